@@ -1,0 +1,193 @@
+"""The sections that every experiment shares, typed; each default stands here and nowhere else.
+
+An objective adds its own `model`, `mask` and `loss` sections in ssls/<objective>/config.py.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys, strings for numbers and later changes are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class NoiseConfig(Section):
+    """White noise."""
+
+    probability: Probability = 0.0
+    """Share of the samples that get it."""
+    std: NonNegativeFloat = 0.02
+    """Standard deviation in mV."""
+
+
+class WanderConfig(Section):
+    """Baseline wander: one sine for each lead."""
+
+    probability: Probability = 0.0
+    """Share of the samples that get it."""
+    amplitude: NonNegativeFloat = 0.1
+    """Largest amplitude in mV."""
+    frequency: PositiveFloat = 0.5
+    """Highest frequency in Hz."""
+
+
+class LeadMaskConfig(Section):
+    """Leads set to zero."""
+
+    probability: Probability = 0.0
+    """Share of the samples in which leads may be dropped."""
+    lead_probability: Probability = 0.5
+    """Probability that a lead of such a sample is dropped; one lead always stays."""
+
+
+class ECGTransformConfig(Section):
+    """What an ECG goes through between the shard and the model, in this order: crop, wander, noise, normalise, leads."""
+
+    crop: Literal["random", "center"] = "random"
+    """Where the model's length is cut from a longer record."""
+    wander: WanderConfig = WanderConfig()
+    noise: NoiseConfig = NoiseConfig()
+    normalize: Literal["dataset", "sample", "none"] = "dataset"
+    """Per lead: by the training split's mean and std, by the sample's own, or not at all (mV)."""
+    clip: PositiveFloat | None = 5.0
+    """Values beyond +-clip (after normalising) are cut off; null leaves them."""
+    lead_mask: LeadMaskConfig = LeadMaskConfig()
+
+
+class SyntheticConfig(Section):
+    """A few made-up ECGs, written as shards into data.root when nothing is there yet: for a first try without data."""
+
+    samples: PositiveInt = 64
+    length: PositiveInt = 500
+    """Samples of each lead."""
+    sampling_rate: PositiveFloat = 100.0
+    """Hz."""
+    seed: NonNegativeInt = 0
+
+
+class DataConfig(Section):
+    """Where samples come from and how many make a batch."""
+
+    root: str
+    """Folder of tar shards with their index.json (python -m tools.build_shards)."""
+    split: str = "train"
+    batch_size: PositiveInt
+    """Global: samples of one optimizer step over all ranks."""
+    micro_batch_size: PositiveInt | None = None
+    """Largest number of samples in one forward of one rank; null takes the rank's whole share."""
+    workers: NonNegativeInt = 0
+    """Loader processes of each rank; 0 loads in the rank's own process."""
+    leads: tuple[str, ...] = STANDARD_LEADS
+    """Leads in the order the model sees them; shards in another order are refused."""
+    transform: ECGTransformConfig = ECGTransformConfig()
+    synthetic: SyntheticConfig | None = None
+    """Make these samples if data.root holds none."""
+
+
+class OptimizationConfig(Section):
+    """AdamW with linear warm-up, then a cosine, of learning rate and weight decay."""
+
+    epochs: PositiveInt | None = None
+    """Passes over the split; either this or steps."""
+    steps: PositiveInt | None = None
+    """Optimizer steps; either this or epochs."""
+    lr: PositiveFloat
+    """Peak learning rate, reached at the end of the warm-up; never scaled by the batch."""
+    start_lr: NonNegativeFloat = 0.0
+    """Learning rate of step 0 when there is a warm-up."""
+    final_lr: NonNegativeFloat = 0.0
+    """Learning rate of the last step."""
+    warmup_epochs: NonNegativeFloat | None = None
+    """Length of the warm-up in epochs; at most one of this and warmup_steps, none is no warm-up."""
+    warmup_steps: NonNegativeInt | None = None
+    weight_decay: NonNegativeFloat = 0.05
+    """Of matrices; biases, norms and other 1-D parameters have none."""
+    final_weight_decay: NonNegativeFloat | None = None
+    """Weight decay of the last step, reached along a cosine without warm-up; null keeps it constant."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    clip: PositiveFloat | None = None
+    """Largest global gradient norm; null does not clip."""
+    max_skipped: PositiveInt = 10
+    """So many steps in a row with a gradient that is not finite stop the run."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("exactly one of optimization.epochs and optimization.steps must be set")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise ValueError("at most one of optimization.warmup_epochs and optimization.warmup_steps can be set")
+        too_long = (self.steps is not None and (self.warmup_steps or 0) >= self.steps) or (
+            self.epochs is not None and (self.warmup_epochs or 0) >= self.epochs
+        )
+        if too_long:
+            raise ValueError("optimization.warmup_* must be shorter than the run")
+        return self
+
+
+class EngineConfig(Section):
+    """What runs the model; may change between a kill and its resume."""
+
+    name: Literal["auto", "plain", "ddp"] = "auto"
+    """plain: one process; ddp: DistributedDataParallel; auto: plain for one process, ddp for more."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast: parameters, moments and teachers stay fp32."""
+
+
+class CheckpointConfig(Section):
+    """When a checkpoint is written and which are kept."""
+
+    every: PositiveInt = 1000
+    """Steps between checkpoints; the last step always writes one."""
+    keep_last: PositiveInt = 3
+    """So many of the newest checkpoints are kept."""
+    keep_every: PositiveInt | None = None
+    """Checkpoints at multiples of so many steps are kept for ever."""
+
+
+class EvaluationConfig(Section):
+    """Evaluation while training; it has no keys yet."""
+
+
+class LoggingConfig(Section):
+    """The run folder and what is written into it."""
+
+    folder: str
+    """Run folder: config, logs, checkpoints, encoder. The same folder continues the run."""
+    every: PositiveInt = 10
+    """Steps between lines of metrics.jsonl; the last step always writes one."""
+    audit: bool = True
+    """Write the keys of every step's samples to audit/rank-N.jsonl."""
+
+
+class ExperimentConfig(Section):
+    """One experiment."""
+
+    objective: str
+    """A folder of ssls/."""
+    seed: NonNegativeInt = 0
+    data: DataConfig
+    optimization: OptimizationConfig
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig
+    init_from: str | None = None
+    """A run folder or checkpoint whose weights (nothing else) start this run."""
