@@ -58,7 +58,7 @@ class LeadMaskConfig(Section):
 
 
 class ECGTransformConfig(Section):
-    """What an ECG goes through between the shard and the model, in this order: crop, wander, noise, normalise, leads."""
+    """What an ECG goes through between shard and model, in this order: crop, wander, noise, normalise, leads."""
 
     crop: Literal["random", "center"] = "random"
     """Where the model's length is cut from a longer record."""
