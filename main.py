@@ -1,0 +1,56 @@
+"""Run one experiment on this machine: python main.py --fname configs/x.yaml --devices cuda:0 cuda:1"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from src.config.load import load_config
+from src.config.sections import ExperimentConfig
+from src.run.launch import check_devices, in_rank, launch, parse_devices
+
+ROOT = Path(__file__).resolve().parent
+
+
+def schema_of(objective: str) -> type[ExperimentConfig]:
+    """The Config class of a folder in ssls/."""
+    known = sorted(path.parent.name for path in (ROOT / "ssls").glob("*/config.py"))
+    if objective not in known:
+        raise ValueError(f"unknown objective {objective}; there is {', '.join(known)}")
+    schema: type[ExperimentConfig] = importlib.import_module(f"ssls.{objective}.config").Config
+    return schema
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train one experiment on this machine.")
+    parser.add_argument("--fname", required=True, help="YAML file of the experiment")
+    parser.add_argument(
+        "--devices", nargs="+", default=[], help="one process each: cuda:0 cuda:1, cpu, cpu cpu; default: every GPU"
+    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys")
+    parser.add_argument("--check", action="store_true", help="try one step, say what would run, write nothing")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Check everything that can be checked without training, then start the ranks; a rank trains."""
+    words = arguments()
+    try:
+        config = load_config(Path(words.fname), words.set, schema_of)
+        if in_rank():
+            from src.run.rank import run_rank  # torch, which the launcher does without
+
+            run_rank(config, importlib.import_module(f"ssls.{config.objective}.train").main, words.check)
+        devices = parse_devices(words.devices)
+        check_devices(config, devices)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return launch(devices)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

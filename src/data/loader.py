@@ -1,0 +1,95 @@
+"""Batches by step: what a rank trains on at step n is a function of (seed, n), so a loader can start anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader, Dataset
+
+from src.config.sections import DataConfig
+from src.data.order import Order, batch_positions, deal, micro_batches
+from src.data.shards import Sample, Shards
+from src.distributed.processes import die_with_parent, ignore_signals
+from src.distributed.ranks import Ranks
+from src.randomness import Streams
+
+Batch = dict[str, Any]
+
+
+class Collate(Protocol):
+    """Turns samples into a batch of tensors; all randomness comes from the step and the samples' own streams."""
+
+    def __call__(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch: ...
+
+
+class _Refused:
+    """A user's error on its way out of a worker process, which would bury its sentence in a traceback."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class StepBatches(Dataset[Any]):
+    """Item n is the list of this rank's micro-batches at step n."""
+
+    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
+        self.shards, self.collate, self.seed = shards, collate, seed
+        self.order = Order(seed, len(shards))
+        self.batch_size = config.batch_size
+        self.rank, self.world_size = ranks.rank, ranks.world_size
+        self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
+
+    def __getitem__(self, step: int) -> list[Batch] | _Refused:
+        try:
+            positions = deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
+            epochs, samples = self.order.order(positions)
+            read = self.shards.read(samples)
+            streams = Streams.of_samples(self.seed, epochs, samples)
+            return [self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices]
+        except ValueError as error:
+            return _Refused(str(error))
+
+    def _micro_batch(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch:
+        return {**self.collate(step, samples, streams), "keys": [sample["key"] for sample in samples]}
+
+
+class Loader:
+    """The batches of one rank, read ahead by `data.workers` processes."""
+
+    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
+        self.samples = len(shards)
+        self.sha256 = shards.sha256
+        self._workers = config.workers
+        self._pin = ranks.device.type == "cuda"
+        self._batches = StepBatches(config, shards, collate, ranks, seed)
+
+    def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
+        """The micro-batches of steps start, ..., stop - 1.
+
+        Raises:
+            ValueError: a sample that is damaged or does not fit, named.
+        """
+        loader = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            pin_memory=self._pin,
+            worker_init_fn=_start_worker if self._workers else None,
+        )
+        for batches in loader:
+            if isinstance(batches, _Refused):
+                raise ValueError(batches.message)
+            yield batches
+
+
+def _as_it_is(batches: Any) -> Any:
+    return batches
+
+
+def _start_worker(number: int) -> None:
+    die_with_parent(os.getppid())
+    ignore_signals()

@@ -1,0 +1,10 @@
+"""Environment variables through which the launcher talks to its ranks; free of torch."""
+
+STORE_SOCKET = "MEDSSL_STORE_FD"
+"""The launcher's listening socket, handed to rank 0: a port that was merely found free may be taken a moment later."""
+
+DEVICE = "MEDSSL_DEVICE"
+"""The device of this rank, as --devices named it."""
+
+FAILURES = "MEDSSL_FAILURES"
+"""Folder in which a rank leaves word of why it ends."""

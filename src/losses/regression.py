@@ -1,0 +1,19 @@
+"""Losses between predicted and target features."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.losses.kinds import RegressionKind
+
+
+def feature_regression(predicted: Tensor, target: Tensor, kind: RegressionKind) -> Tensor:
+    """Loss of each token, averaged over features: [..., D] and [..., D] -> [...], in fp32.
+
+    `smooth_l1` has beta 1 (I-JEPA's published configs), `l1` is V-JEPA's and Weimann & Conrad's.
+    """
+    predicted, target = predicted.float(), target.float()
+    if kind == "l1":
+        return (predicted - target).abs().mean(-1)
+    return F.smooth_l1_loss(predicted, target, reduction="none", beta=1.0).mean(-1)

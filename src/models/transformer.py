@@ -1,0 +1,72 @@
+"""Pre-norm transformer blocks with timm's parameter names, and their initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# B batch, L tokens, D width, H heads
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention on PyTorch's fused kernels."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        B, L, D = tokens_BLD.shape
+        q, k, v = self.qkv(tokens_BLD).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        mixed_BHLd = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed_BHLd.transpose(1, 2).reshape(B, L, D))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        tokens_BLD = tokens_BLD + self.attn(self.norm1(tokens_BLD))
+        return tokens_BLD + self.mlp(self.norm2(tokens_BLD))
+
+
+def initialize(module: nn.Module, std: float = 0.02) -> None:
+    """Truncated normal weights and zero biases for every linear and convolutional layer, in place."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def rescale_by_depth(blocks: Iterable[nn.Module]) -> None:
+    """Divide the output projections of block l = 1, 2, ... by sqrt(2 l), so that the residual stream keeps its scale.
+
+    Must come after `initialize`, which would undo it.
+    """
+    for number, block in enumerate(blocks, 1):
+        assert isinstance(block, Block)
+        block.attn.proj.weight.data.div_(math.sqrt(2.0 * number))
+        block.mlp.fc2.weight.data.div_(math.sqrt(2.0 * number))

@@ -1,0 +1,44 @@
+"""How a rank tells the launcher why it died: one small file, so that the first cause is told, not its echoes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from src.distributed.variables import FAILURES
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a rank ended."""
+
+    rank: int
+    time: float
+    message: str
+    by_user: bool
+    """Something the user can mend: the message is the whole story."""
+    trace: str
+
+
+def record_failure(rank: int, error: BaseException) -> Failure:
+    """Describe an error, and leave it for the launcher where there is one."""
+    failure = Failure(
+        rank,
+        time.time(),
+        str(error) or type(error).__name__,
+        isinstance(error, ValueError),
+        "".join(traceback.format_exception(error)),
+    )
+    if folder := os.environ.get(FAILURES):
+        (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(asdict(failure)))
+    return failure
+
+
+def first_failure(folder: Path) -> Failure | None:
+    """The earliest failure that any rank left."""
+    failures = [Failure(**json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
+    return min(failures, key=lambda failure: failure.time, default=None)

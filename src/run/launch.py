@@ -1,0 +1,152 @@
+"""One process for each device, on this machine: started together, and none outlives another.
+
+The launcher stays free of torch (a second of start-up) and holds nothing: killing it kills the ranks (a parent-death
+signal), a rank that dies ends the others, Ctrl-C ends all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from src.config.sections import ExperimentConfig
+from src.distributed.processes import die_with_parent
+from src.distributed.variables import DEVICE, FAILURES, STORE_SOCKET
+from src.run.failure import first_failure
+
+GRACE_SECONDS = 5.0
+POLL_SECONDS = 0.05
+
+
+def in_rank() -> bool:
+    """Whether a launcher (this one, torchrun or another) started this process as a rank."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def parse_devices(words: Sequence[str]) -> list[str]:
+    """Check the entries of --devices; without any, every GPU, else one CPU process.
+
+    Raises:
+        ValueError: not a device, one that this machine lacks, or CPU and GPU mixed.
+    """
+    for word in words:
+        kind, _, number = word.partition(":")
+        if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
+            raise ValueError(f"--devices: {word} is not a device; use cpu or cuda:0, cuda:1, ...")
+    if words and all(word == "cpu" for word in words):
+        return list(words)
+    import torch  # only here: the launcher of a CPU run does without
+
+    present = torch.cuda.device_count()
+    if not words:
+        return [f"cuda:{number}" for number in range(present)] or ["cpu"]
+    if any(word == "cpu" for word in words):
+        raise ValueError("--devices: cpu and cuda cannot be mixed in one run")
+    devices = [word if ":" in word else f"{word}:0" for word in words]
+    for device in devices:
+        if int(device.split(":")[1]) >= present:
+            raise ValueError(f"--devices: {device} is not there; this machine has {present} CUDA devices")
+    if len(set(devices)) < len(devices):
+        raise ValueError("--devices: a CUDA device is named twice; each process needs its own")
+    return devices
+
+
+def check_devices(config: ExperimentConfig, devices: Sequence[str]) -> None:
+    """Refuse a config that so many processes cannot run.
+
+    Raises:
+        ValueError: names the key.
+    """
+    count, batch_size = len(devices), config.data.batch_size
+    if config.engine.name == "plain" and count > 1:
+        raise ValueError(f"engine.name is plain, which is one process, but {count} devices are given; use ddp or auto")
+    if batch_size % count:
+        raise ValueError(
+            f"data.batch_size {batch_size} cannot be shared equally by {count} devices; it is the global batch, "
+            f"so make it a multiple of {count}"
+        )
+
+
+def launch(devices: Sequence[str]) -> int:
+    """Run this same command once for each device and return the exit code of the job."""
+    stopped: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: stopped.append(received))
+    with tempfile.TemporaryDirectory(prefix="medssl-") as folder, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(len(devices) + 8)
+        ranks = [_start(rank, devices, listener, Path(folder)) for rank in range(len(devices))]
+        try:
+            while not stopped and any(rank.poll() is None for rank in ranks):
+                if any(rank.poll() for rank in ranks):
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            own_deaths = [rank.poll() for rank in ranks]
+            _end(ranks)
+        if stopped:
+            print(f"stopped by {signal.Signals(stopped[0]).name}", file=sys.stderr)
+            return 128 + stopped[0]
+        return _report(own_deaths, Path(folder))
+
+
+def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures: Path) -> subprocess.Popen[bytes]:
+    threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(len(devices)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(listener.getsockname()[1]),
+        STORE_SOCKET: str(listener.fileno()),
+        DEVICE: devices[rank],
+        FAILURES: str(failures),
+    }
+    return subprocess.Popen(
+        [sys.executable, *sys.argv],
+        env=environment,
+        pass_fds=[listener.fileno()] if rank == 0 else [],
+        preexec_fn=partial(die_with_parent, os.getpid()),
+        start_new_session=True,  # Ctrl-C reaches the launcher alone, which ends the ranks
+    )
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for rank in ranks:
+        try:
+            rank.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()
+
+
+def _report(exit_codes: Sequence[int | None], failures: Path) -> int:
+    """Tell the first cause once. A rank that was killed left no word, and is the cause of what the others said."""
+    for rank, code in enumerate(exit_codes):
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = " (often: out of memory)" if name == "SIGKILL" else ""
+            print(f"error: rank {rank} was killed by {name}{hint}; the job was ended", file=sys.stderr)
+            return 1
+    failure = first_failure(failures)
+    if failure is not None:
+        if not failure.by_user or os.environ.get("MEDSSL_TRACEBACK"):
+            print(failure.trace, end="", file=sys.stderr)
+        place = f"rank {failure.rank}: " if len(exit_codes) > 1 and not failure.by_user else ""
+        print(f"error: {place}{failure.message}", file=sys.stderr)
+        return 1
+    return next((code for code in exit_codes if code), 0)

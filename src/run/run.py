@@ -1,0 +1,216 @@
+"""The run: everything around an objective's loop that is the same for all of them.
+
+for step, batch in run.steps(engine, loader):      # continues where the folder stands, checkpoints on the way
+    losses = engine.forward_backward(batch)
+    engine.step(step)
+    run.log(step, losses)
+run.finish(engine, ...)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from src.checkpoints.manifest import Manifest
+from src.checkpoints.read import open_checkpoint
+from src.checkpoints.retention import clear_leftovers, retain
+from src.checkpoints.write import write_checkpoint
+from src.config.identity import identity
+from src.config.load import dump_config
+from src.config.sections import ExperimentConfig, Section
+from src.data.loader import Batch, Loader
+from src.distributed.ranks import Ranks, barrier, broadcast_object
+from src.engines.build import build_engine
+from src.engines.engine import Engine
+from src.optimization.schedules import count_steps, learning_rate, warmup_steps, weight_decay
+from src.randomness import derive_seed
+from src.run.check import CHECK_STEPS, count_parameters, describe
+from src.run.clock import Clock
+from src.run.environment import environment
+from src.run.export import export_encoder
+from src.run.folder import RunFolder, replace_text
+from src.run.logs import LOGGER, Lines, Progress, duration, open_training_log
+from src.run.resume import find_checkpoint, initial_weights
+
+
+class Run:
+    """One attempt at an experiment, on this rank."""
+
+    def __init__(self, config: ExperimentConfig, ranks: Ranks, check: bool = False) -> None:
+        self.config, self.ranks, self.check = config, ranks, check
+        self.folder = RunFolder(Path(config.logging.folder))
+        self.attempt: int = 0 if check else broadcast_object(self.folder.claim() if ranks.first else None)
+        self.total_steps = 0
+        self._parameters = (0, 0)
+        self._clock = Clock()
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        if ranks.first:
+            open_training_log(None if check else self.folder.root / "training.log")
+
+    def engine(self, objective: nn.Module, loader: Loader) -> Engine:
+        """The engine that the config asks for around the objective, with schedules over the whole run."""
+        config = self.config.optimization
+        self.total_steps = count_steps(config, self.config.data.batch_size, loader.samples)
+        self._parameters = count_parameters(objective)
+        warmup = warmup_steps(config, self.config.data.batch_size, loader.samples)
+        return build_engine(
+            objective,
+            self.config.engine,
+            config,
+            self.ranks,
+            learning_rate(config, warmup, self.total_steps),
+            weight_decay(config, self.total_steps),
+        )
+
+    def steps(self, engine: Engine, loader: Loader) -> Iterator[tuple[int, list[Batch]]]:
+        """Step numbers with this rank's micro-batches, from where the run folder stands to the end.
+
+        After the body of a step, and before the next, its metrics line and a checkpoint are written where due.
+
+        Raises:
+            ValueError: the folder belongs to another experiment, or none of its checkpoints is whole.
+        """
+        start = self._restore(engine, loader)
+        if self.check:
+            yield from self._check_steps(loader, start)
+            return
+        self._open_logs(start, loader)
+        progress = Progress(start, self.total_steps, shown=self.ranks.first)
+        batches = loader.steps(start, self.total_steps)
+        self._clock = Clock()
+        for step in range(start, self.total_steps):
+            batch = self._clock.next(batches)
+            self._write_audit(step, batch)
+            self._losses: dict[str, Tensor] = {}
+            yield step, self._to_device(batch)
+            self._clock.count(self.config.data.batch_size)
+            if self._due(step, self.config.logging.every) and self.ranks.first:
+                self._write_metrics(step, engine, loader, progress)
+            progress.advance()
+            if self._due(step, self.config.checkpoint.every):
+                self._save(engine, loader, step + 1)
+        progress.close()
+
+    def log(self, step: int, losses: dict[str, Tensor]) -> None:
+        """Hand over the global losses of this step; they are read from the device only where a line is due."""
+        self._losses = losses
+
+    def finish(self, engine: Engine, encoder: str, section: Section) -> None:
+        """Export network `encoder`, with the config section that rebuilds it, into the folder's encoder/."""
+        if self.check:
+            return
+        weights = engine.network(encoder)
+        if self.ranks.first:
+            export_encoder(self.folder.encoder, weights, section)
+        self._say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
+        barrier()
+
+    def _due(self, step: int, every: int) -> bool:
+        return (step + 1) % every == 0 or step + 1 == self.total_steps
+
+    def _to_device(self, batches: list[Batch]) -> list[Batch]:
+        return [
+            {
+                name: value.to(self.ranks.device, non_blocking=True) if isinstance(value, Tensor) else value
+                for name, value in batch.items()
+            }
+            for batch in batches
+        ]
+
+    def _restore(self, engine: Engine, loader: Loader) -> int:
+        """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step."""
+        path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
+        if path is not None:
+            checkpoint = open_checkpoint(path)
+            engine.load(checkpoint)
+            self._say(f"continuing from {path}")
+            return checkpoint.manifest.step
+        if self.config.init_from is not None:
+            source = initial_weights(Path(self.config.init_from))
+            engine.load_weights(source)
+            self._say(f"starting from the weights of {source.folder}")
+        return 0
+
+    def _find_checkpoint(self, loader: Loader) -> Path | None:
+        path, damages = find_checkpoint(self.folder, self.config, loader.sha256)
+        for damage in damages:
+            self._say(f"warning: a damaged checkpoint is skipped: {damage}")
+        if not self.check:
+            clear_leftovers(self.folder.checkpoints, self.attempt)
+        return path
+
+    def _open_logs(self, start: int, loader: Loader) -> None:
+        if self.ranks.first:
+            self.folder.cut_logs(start)
+            replace_text(self.folder.config, dump_config(self.config))
+            facts = {"start": start, "world_size": self.ranks.world_size, "data_sha256": loader.sha256}
+            self.folder.record_attempt(self.attempt, facts | environment())
+            self._metrics = Lines(self.folder.metrics)
+        barrier()
+        audit = self.folder.audit / f"rank-{self.ranks.rank}.jsonl"
+        self._audit = Lines(audit) if self.config.logging.audit else None
+
+    def _write_audit(self, step: int, batch: list[Batch]) -> None:
+        if self._audit is not None:
+            keys = [key for micro_batch in batch for key in micro_batch["keys"]]
+            self._audit.write({"step": step, "attempt": self.attempt, "keys": keys})
+
+    def _write_metrics(self, step: int, engine: Engine, loader: Loader, progress: Progress) -> None:
+        losses = {name: value.item() for name, value in self._losses.items()}
+        loss = losses.pop("loss")
+        batch_size = self.config.data.batch_size
+        epoch = step * batch_size // loader.samples + 1
+        rate, wait = self._clock.read()
+        self._metrics.write(
+            {"step": step, "epoch": epoch, "loss": loss}
+            | {f"loss/{name}": value for name, value in losses.items()}
+            | engine.metrics()
+            | {"samples_per_second": round(rate, 1), "data_wait": round(wait, 4)}
+        )
+        progress.show(epoch, loss, rate, wait)
+        left = duration((self.total_steps - step - 1) * batch_size / rate)
+        LOGGER.info(
+            f"step {step + 1}/{self.total_steps}, epoch {epoch}, loss {loss:.4f}, {rate:.0f} samples/s, "
+            f"waiting {wait:.0%}, {left} left"
+        )
+
+    def _save(self, engine: Engine, loader: Loader, step: int) -> None:
+        """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
+        if self._audit is not None:
+            self._audit.sync()
+        if self.ranks.first:
+            self._metrics.sync()
+        manifest = Manifest(
+            step=step,
+            samples=step * self.config.data.batch_size,
+            attempt=self.attempt,
+            world_size=self.ranks.world_size,
+            engine=engine.name,
+            optimizer_steps=engine.optimizer_steps,
+            identity=identity(self.config),
+            data_sha256=loader.sha256,
+            state=engine.state(),
+        )
+        written = write_checkpoint(self.folder.checkpoints, manifest, engine.pieces(), self.ranks)
+        if self.ranks.first:
+            retain(self.folder.checkpoints, self.config.checkpoint, written)
+
+    def _check_steps(self, loader: Loader, start: int) -> Iterator[tuple[int, list[Batch]]]:
+        """Train a step or two whose result is thrown away, then say what the run would be."""
+        seconds = 0.0
+        begin = min(start, self.total_steps - 1)
+        end = min(begin + CHECK_STEPS, self.total_steps)
+        for step, batch in zip(range(begin, end), loader.steps(begin, end), strict=True):
+            begun = time.perf_counter()
+            yield step, self._to_device(batch)
+            seconds = time.perf_counter() - begun
+        self._say(describe(self.config, self.ranks, self._parameters, loader.samples, start, self.total_steps, seconds))
+
+    def _say(self, message: str) -> None:
+        if self.ranks.first:
+            LOGGER.info(message)

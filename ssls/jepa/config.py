@@ -1,0 +1,52 @@
+"""What a JEPA experiment may set beyond the common sections."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from src.config.sections import ExperimentConfig, Probability, Section
+from src.losses.kinds import RegressionKind
+from src.masks.config import MaskConfig
+from src.models.config import EncoderConfig, PredictorConfig
+
+
+class TeacherConfig(Section):
+    """The teacher: an exponential moving average of the encoder, updated after each optimizer step."""
+
+    momentum: Probability = 0.996
+    """Momentum of the first step; it rises linearly."""
+    final_momentum: Probability = 1.0
+    """Momentum of the last step."""
+
+
+class ModelConfig(Section):
+    """Encoder, its teacher, and the predictor."""
+
+    encoder: EncoderConfig
+    predictor: PredictorConfig = PredictorConfig()
+    teacher: TeacherConfig = TeacherConfig()
+
+
+class LossConfig(Section):
+    """Distance between prediction and the teacher's layer-normalised features."""
+
+    kind: RegressionKind = "smooth_l1"
+    """smooth_l1 (beta 1) or l1; averaged over features and target tokens."""
+
+
+class Config(ExperimentConfig):
+    """A JEPA experiment."""
+
+    model: ModelConfig
+    mask: MaskConfig = MaskConfig()
+    loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _leads_agree(self) -> Self:
+        if len(self.data.leads) != self.model.encoder.leads:
+            raise ValueError(
+                f"model.encoder.leads is {self.model.encoder.leads}, but data.leads names {len(self.data.leads)} leads"
+            )
+        return self

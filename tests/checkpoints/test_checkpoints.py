@@ -1,0 +1,135 @@
+"""The checkpoint format: exact, whole or not at all, and independent of who wrote which range."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from src.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest, write_manifest
+from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
+from src.checkpoints.retention import clear_leftovers, retain
+from src.checkpoints.write import _write_rank_file, write_checkpoint
+from src.config.sections import CheckpointConfig
+from src.distributed.ranks import Ranks
+from src.engines.engine import Piece
+
+RANKS = Ranks(0, 1, torch.device("cpu"))
+TENSORS = {
+    ("model", "encoder.weight"): torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
+    ("model", "scale"): torch.tensor([0.5]),
+    ("exp_avg", "encoder.weight"): torch.full((5, 3), 1e-30),
+    ("buffer", "count"): torch.tensor(7),
+}
+
+
+def make_manifest(step=10, attempt=1):
+    return Manifest(
+        step=step,
+        samples=step * 4,
+        attempt=attempt,
+        world_size=1,
+        engine="plain",
+        optimizer_steps=step,
+        identity={"seed": 0},
+        data_sha256="d",
+        state={},
+    )
+
+
+def cut(world_size):
+    """The pieces of each rank of a world."""
+    pieces = [[] for _ in range(world_size)]
+    for (kind, name), tensor in TENSORS.items():
+        for rank in range(world_size):
+            start, end = tensor.numel() * rank // world_size, tensor.numel() * (rank + 1) // world_size
+            if start < end:
+                pieces[rank].append(Piece(kind, name, tuple(tensor.shape), start, tensor.reshape(-1)[start:end]))
+    return pieces
+
+
+def write(folder, step=10, attempt=1):
+    return write_checkpoint(folder, make_manifest(step, attempt), cut(1)[0], RANKS)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 40])
+def test_tensors_come_back_bit_exact_from_any_number_of_writers(tmp_path, world_size):
+    files = tuple(
+        _write_rank_file(tmp_path / f"rank-{rank:05d}.safetensors", pieces)
+        for rank, pieces in enumerate(cut(world_size))
+    )
+    write_manifest(tmp_path, replace(make_manifest(), files=files))
+    checkpoint = open_checkpoint(tmp_path)
+    for (kind, name), tensor in TENSORS.items():
+        read = checkpoint.read(kind, name, tuple(tensor.shape))
+        assert torch.equal(read, tensor) and read.dtype == tensor.dtype
+    assert checkpoint.names("model") == {"encoder.weight", "scale"}
+
+
+def test_the_manifest_comes_back_equal(tmp_path):
+    path = write(tmp_path)
+    manifest = read_manifest(path)
+    assert replace(manifest, files=()) == make_manifest()
+    assert path.name == "step-00000010.attempt-1" and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "rank-00000.safetensors"])
+@pytest.mark.parametrize("damage", ["byte", "truncation", "missing"])
+def test_any_damage_is_named(tmp_path, file, damage):
+    path = write(tmp_path) / file
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7) if damage == "byte" else [len(whole) // 2]:
+        if damage == "byte":
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        elif damage == "truncation":
+            path.write_bytes(whole[:place])
+        else:
+            path.unlink()
+        try:
+            opened = open_checkpoint(path.parent)
+        except DamagedCheckpoint as error:
+            assert file in str(error)
+        else:  # white space between the manifest's tokens is the only byte that carries nothing
+            assert file == "manifest.json" and damage == "byte"
+            assert opened == Checkpoint(path.parent, opened.manifest)
+            assert json.loads(path.read_text()) == json.loads(whole)
+
+
+def test_the_newest_whole_one_is_found_and_damaged_ones_are_named(tmp_path):
+    write(tmp_path, 10), write(tmp_path, 20)
+    newest = write(tmp_path, 30, attempt=2)
+    assert newest_checkpoint(tmp_path)[0].folder == newest
+    data = newest / "rank-00000.safetensors"
+    data.write_bytes(data.read_bytes()[:-1])
+    found, damages = newest_checkpoint(tmp_path)
+    assert found.manifest.step == 20 and len(damages) == 1 and str(data) in damages[0]
+
+
+def test_half_written_folders_are_not_checkpoints_and_are_cleared_by_a_later_attempt(tmp_path):
+    whole = write(tmp_path, 10)
+    for name in ("step-00000020.attempt-1.partial", "step-00000005.attempt-1.removed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rank-00000.safetensors").write_bytes(b"half")
+    successor = tmp_path / "step-00000020.attempt-2.partial"
+    successor.mkdir()
+    assert checkpoint_folders(tmp_path) == [whole]
+    clear_leftovers(tmp_path, attempt=2)
+    assert sorted(tmp_path.iterdir()) == [whole, successor]
+
+
+def test_an_older_attempts_checkpoint_of_the_same_step_is_left_alone(tmp_path):
+    first, second = write(tmp_path, 10, attempt=1), write(tmp_path, 10, attempt=2)
+    assert checkpoint_folders(tmp_path) == [second, first]
+
+
+def test_retention_keeps_the_newest_and_the_multiples(tmp_path):
+    config = CheckpointConfig(keep_last=2, keep_every=20)
+    for step in range(5, 55, 5):
+        retain(tmp_path, config, write(tmp_path, step))
+    assert [int(path.name[5:13]) for path in checkpoint_folders(tmp_path)] == [50, 45, 40, 20]
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path):
+    checkpoint = open_checkpoint(write(tmp_path))
+    with pytest.raises(ValueError, match=r"encoder\.weight has shape \[5, 3\], the model wants \[5, 4\]"):
+        checkpoint.read("model", "encoder.weight", (5, 4))
