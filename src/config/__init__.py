@@ -1,0 +1,19 @@
+"""The config of an experiment: typed sections, loading with clear errors, and what makes two configs one run."""
+
+from src.config.identity import ABSENT, config_hash, first_difference, identity
+from src.config.json_schema import json_schema
+from src.config.load import ConfigError, dump_config, load_config
+from src.config.sections import ExperimentConfig, Section
+
+__all__ = [
+    "ABSENT",
+    "ConfigError",
+    "ExperimentConfig",
+    "Section",
+    "config_hash",
+    "dump_config",
+    "first_difference",
+    "identity",
+    "json_schema",
+    "load_config",
+]

@@ -23,9 +23,14 @@ STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4",
 
 
 class Section(BaseModel):
-    """A part of the config: unknown keys, strings for numbers and later changes are refused."""
+    """A part of the config: unknown keys, strings for numbers and later changes are refused.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    Defaults are validated too, so that one written 5 for a float is 5.0, as it would be from a file: one run, one hash.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class NoiseConfig(Section):

@@ -1,0 +1,86 @@
+"""Which changes make another run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.config import ABSENT, config_hash, dump_config, first_difference, identity
+from tests.config.toy import COMPLETE, Config, Source, load, write
+
+FREE = [
+    "data.root=elsewhere",
+    "data.workers=4",
+    "data.micro_batch_size=2",
+    "engine.name=ddp",
+    "engine.precision=bf16",
+    "checkpoint.every=7",
+    "logging.folder=elsewhere",
+    "logging.every=1",
+    "init_from=runs/old",
+]
+BOUND = {
+    "seed=1": ("seed", 0, 1),
+    "data.batch_size=16": ("data.batch_size", 8, 16),
+    "data.leads=[I]": ("data.leads", None, ["I"]),
+    "data.transform.noise.std=1": ("data.transform.noise.std", 0.02, 1.0),
+    "data.synthetic.seed=1": ("data.synthetic", None, None),
+    "model.width=16": ("model.width", 8, 16),
+    "mask.kind=block": ("mask", None, {"kind": "block", "size": 4}),
+    "optimization.lr=2e-3": ("optimization.lr", 1e-3, 2e-3),
+}
+
+
+def config_of(folder: Path, *overrides: str) -> Config:
+    write(folder, experiment=COMPLETE)
+    return load(folder / "experiment.yaml", *overrides)
+
+
+@pytest.mark.parametrize("override", FREE)
+def test_what_may_change_on_a_resume_does_not_change_the_hash(tmp_path: Path, override: str) -> None:
+    old, new = config_of(tmp_path), config_of(tmp_path, override)
+    assert old != new
+    assert config_hash(old) == config_hash(new)
+    assert first_difference(identity(old), identity(new)) is None
+
+
+@pytest.mark.parametrize("override", BOUND)
+def test_what_is_learned_from_changes_the_hash_and_is_named(tmp_path: Path, override: str) -> None:
+    old, new = config_of(tmp_path), config_of(tmp_path, override)
+    assert config_hash(old) != config_hash(new)
+    difference = first_difference(identity(old), identity(new))
+    assert difference is not None
+    key, before, after = BOUND[override]
+    assert difference[0] == key
+    assert before is None or difference[1] == before
+    assert after is None or difference[2] == after
+
+
+def test_hash_is_the_same_for_a_default_and_the_same_value_written_out(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "sources=[{root: a}]")
+    write(tmp_path, resolved=dump_config(config))
+    assert config_hash(load(tmp_path / "resolved.yaml")) == config_hash(config)
+    assert config_hash(config_of(tmp_path, "data.transform.clip=5")) == config_hash(config_of(tmp_path))
+
+
+def test_whole_default_of_a_float_key_is_a_float() -> None:
+    """`weight: PositiveFloat = 1` in the class and `weight: 1` in a file are one run."""
+    assert isinstance(Source(root="a").weight, float)
+
+
+def test_identity_survives_json_and_another_order_of_keys(tmp_path: Path) -> None:
+    old = identity(config_of(tmp_path))
+    again = json.loads(json.dumps(old, sort_keys=True))
+    assert first_difference(old, again) is None
+    changed = {**again, "seed": 5, "data": {**again["data"], "split": "test"}}
+    assert first_difference(old, changed) == ("seed", 0, 5)
+    assert first_difference(dict(reversed(old.items())), changed) == ("seed", 0, 5)
+
+
+def test_missing_key_is_told_as_absent() -> None:
+    assert first_difference({"model": {"depth": 3}}, {"model": {}}) == ("model.depth", 3, ABSENT)
+    assert first_difference({}, {"mask": None}) == ("mask", ABSENT, None)
+    assert first_difference({"split": ABSENT}, {}) is not None
+    assert first_difference({}, {}) is None
