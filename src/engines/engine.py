@@ -40,8 +40,11 @@ class Piece:
 class TensorSource(Protocol):
     """Where a checkpoint's tensors are read from."""
 
-    optimizer_steps: int
-    state: dict[str, Any]
+    @property
+    def optimizer_steps(self) -> int: ...
+
+    @property
+    def state(self) -> dict[str, Any]: ...
 
     def names(self, kind: str) -> set[str]: ...
 

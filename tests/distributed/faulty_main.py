@@ -1,0 +1,59 @@
+"""main.py with one seeded fault, to show that the parity harness can fail: faulty_main.py --fault NAME ..."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+def no_ema(engine, target, source, momentum):
+    engine.last["momentum"] = momentum
+
+
+def halved(original):
+    def forward_backward(engine, batches):
+        losses = original(engine, batches)
+        for parameter in engine.trainable.values():
+            parameter.grad *= 0.5
+        return losses
+
+    return forward_backward
+
+
+def doubled(original):
+    def forward_backward(engine, batches):
+        return original(engine, batches * 2 if engine.ranks.rank == 1 else batches)
+
+    return forward_backward
+
+
+def sow(fault):
+    from src.engines.replicated import ReplicatedEngine
+    from src.run import run
+
+    if fault == "ema_off":
+        ReplicatedEngine.ema = no_ema
+    elif fault == "weight_decay_off":
+        run.weight_decay = lambda config, steps: lambda step: 0.0
+    elif fault == "gradients_halved":
+        ReplicatedEngine.forward_backward = halved(ReplicatedEngine.forward_backward)
+    else:
+        assert fault == "batch_doubled"
+        ReplicatedEngine.forward_backward = doubled(ReplicatedEngine.forward_backward)
+
+
+if __name__ == "__main__":
+    import main
+    from src.run.launch import in_rank
+
+    where = sys.argv.index("--fault")
+    if in_rank():
+        sow(sys.argv[where + 1])
+        del sys.argv[where : where + 2]
+        main.main()
+    words, sys.argv = sys.argv, sys.argv[:where] + sys.argv[where + 2 :]
+    arguments = main.arguments()
+    main.arguments = lambda: arguments
+    sys.argv = words  # what the launcher starts again for each rank
+    sys.exit(main.main())

@@ -1,0 +1,202 @@
+"""What a user can get wrong: one sentence each, no traceback, and nothing that was whole is lost."""
+
+import hashlib
+import re
+import shutil
+
+import pytest
+
+from src.checkpoints.read import checkpoint_folders
+from tests.commands import descendants, kill_tree, lines, metrics, refuse, run, same_tensors, start, succeed, wait_until
+
+pytestmark = pytest.mark.distributed
+DEBUG = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", "cpu"]
+
+
+def settings(folder, shards, *extra):
+    return ["--set", f"logging.folder={folder}", f"data.root={shards}", *extra]
+
+
+def contents(folder):
+    """Every file's checksum, but for the lock and the log of attempts."""
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("owner.lock", "training.log")
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished debug run and its shards."""
+    root = tmp_path_factory.mktemp("trained")
+    succeed(*DEBUG, *settings(root / "run", root / "shards"))
+    return root
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of that run that a test may harm."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def damage(folder, how):
+    path = next(folder.glob("*.safetensors"))
+    if how == "byte":
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        path.write_bytes(whole)
+    elif how == "truncation":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("how", ["byte", "truncation", "file"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_continues(copy, trained, how):
+    damaged = damage(checkpoint_folders(copy / "checkpoints")[0], how)
+    out = succeed(*DEBUG, *settings(copy, trained / "shards"))
+    assert f"warning: a damaged checkpoint is skipped: {damaged}" in out
+    assert "continuing from" in out and "step-00000025" in out
+    assert metrics(copy) == metrics(trained / "run")
+    assert same_tensors(copy, trained / "run")
+
+
+def test_all_checkpoints_damaged_stops_before_anything_is_touched(copy, trained):
+    damaged = [damage(folder, "byte") for folder in checkpoint_folders(copy / "checkpoints")]
+    before = contents(copy)
+    sentence = refuse(*DEBUG, *settings(copy, trained / "shards"))
+    assert "is whole" in sentence and all(str(path) in sentence for path in damaged)
+    assert contents(copy) == before
+
+
+def test_lost_checkpoints_do_not_start_a_trained_run_over(copy, trained):
+    shutil.rmtree(copy / "checkpoints")
+    before = contents(copy)
+    sentence = refuse(*DEBUG, *settings(copy, trained / "shards"))
+    assert f"{copy} has metrics up to step" in sentence and "no checkpoint" in sentence
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("optimization.lr=0.5", r"optimization\.lr = 0\.001, but the config says 0\.5"),
+        ("model.encoder.depth=3", r"model\.encoder\.depth = 2, but the config says 3"),
+        ("seed=7", "seed = 0, but the config says 7"),
+        ("mask.style=complement", r"mask\.style = multiblock"),
+    ],
+)
+def test_a_changed_config_is_refused_by_its_key(copy, trained, change, key):
+    before = contents(copy)
+    sentence = refuse(*DEBUG, *settings(copy, trained / "shards", change))
+    assert re.search(key, sentence) and "logging.folder" in sentence
+    assert contents(copy) == before
+
+
+def test_changes_that_do_not_change_the_run_are_welcome(copy, trained):
+    changes = ["data.workers=1", "data.micro_batch_size=8", "logging.every=2", "checkpoint.every=7", "engine.name=ddp"]
+    succeed(*DEBUG, *settings(copy, trained / "shards", *changes))
+
+
+def test_other_shards_are_refused(copy, tmp_path):
+    from src.config.sections import SyntheticConfig
+    from src.data.synthetic import make_synthetic
+
+    other = SyntheticConfig(samples=64, length=500, sampling_rate=100.0, seed=9)
+    make_synthetic(tmp_path / "other", other, [*"abcdefghijkl"])
+    leads = "data.leads=[a,b,c,d,e,f,g,h,i,j,k,l]"
+    refuse(*DEBUG, *settings(copy, tmp_path / "other", leads))  # the leads already tell
+    assert "made from" in (s := refuse(*DEBUG, *settings(copy, tmp_path / "other"))) or "other" in s
+
+
+def test_two_runs_into_one_folder_are_refused_and_the_first_goes_on(trained, tmp_path):
+    endless = ["optimization.epochs=null", "optimization.steps=100000", "logging.every=1", "checkpoint.every=100000"]
+    first = start(*DEBUG, *settings(tmp_path, trained / "shards", *endless))
+    try:
+        wait_until(lambda: len(lines(tmp_path / "metrics.jsonl")) > 1, 60, "training")
+        sentence = refuse(*DEBUG, *settings(tmp_path, trained / "shards", *endless))
+        assert f"{tmp_path} is in use by process {descendants(first.pid)[0].pid} on " in sentence
+        reached = len(lines(tmp_path / "metrics.jsonl"))
+        wait_until(lambda: len(lines(tmp_path / "metrics.jsonl")) > reached, 60, "the first run goes on")
+    finally:
+        kill_tree(first.pid)
+        first.communicate()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_flipped_byte_in_a_shard_is_named(trained, tmp_path, workers):
+    shutil.copytree(trained / "shards", tmp_path / "shards")
+    tar = next((tmp_path / "shards").glob("train-*.tar"))
+    whole = bytearray(tar.read_bytes())
+    whole[len(whole) // 3] ^= 4
+    tar.write_bytes(whole)
+    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", f"data.workers={workers}"))
+    assert str(tar) in sentence and "damaged" in sentence
+
+
+def test_a_truncated_tar_is_named_before_anything_starts(trained, tmp_path):
+    shutil.copytree(trained / "shards", tmp_path / "shards")
+    tar = next((tmp_path / "shards").glob("train-*.tar"))
+    tar.write_bytes(tar.read_bytes()[:-2000])
+    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards"))
+    assert str(tar) in sentence and "bytes" in sentence
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--set", "data.bath_size=4"], ["data.bath_size", "data.batch_size"]),
+        (["--set", "optimization.lr=fast"], ["optimization.lr", "fast"]),
+        (["--set", "data.batch_size=15", "--devices", "cpu", "cpu"], ["data.batch_size 15", "multiple of 2"]),
+        (["--set", "engine.name=plain", "--devices", "cpu", "cpu"], ["engine.name is plain", "ddp"]),
+        (["--set", "objective=jepo"], ["jepo", "jepa"]),
+        (["--devices", "gpu"], ["--devices: gpu", "cuda:0"]),
+        (["--set", "data.leads=[I]"], ["model.encoder.leads is 12", "data.leads names 1"]),
+        (["--set", "init_from=nowhere", "logging.folder={tmp}/x"], ["init_from: nowhere"]),
+        (["--set", "mask.target_scale=[0.5, 0.2]"], ["mask.target_scale"]),
+        (["--set", "optimization.steps=5"], ["optimization.epochs", "optimization.steps"]),
+        (
+            ["--set", "data.root={tmp}", "data.synthetic=null", "logging.folder={tmp}/x"],
+            ["{tmp}", "tools.build_shards"],
+        ),
+    ],
+)
+def test_a_wrong_word_is_answered_with_one_sentence(words, parts, tmp_path, trained):
+    words = [word.replace("{tmp}", str(tmp_path)) for word in words]
+    base = ["--fname", "configs/jepa/ecg_debug.yaml", "--set", f"data.root={trained / 'shards'}"]
+    sentence = refuse(*base, *([] if "--devices" in words else ["--devices", "cpu"]), *words)
+    for part in parts:
+        assert part.replace("{tmp}", str(tmp_path)) in sentence
+
+
+def test_a_missing_config_file_is_named():
+    assert "configs/none.yaml" in refuse("--fname", "configs/none.yaml")
+
+
+@pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
+def test_check_says_what_would_run_and_writes_nothing(trained, tmp_path, devices):
+    words = ["--fname", "configs/jepa/ecg_debug.yaml", "--check", "--devices", *devices]
+    out = succeed(*words, *settings(tmp_path / "run", trained / "shards"))
+    assert "check passed" in out and f"{len(devices)} x cpu" in out and "trainable" in out and "GiB" in out
+    assert not (tmp_path / "run").exists()
+    assert "would continue at step 26" in succeed(*words, *settings(trained / "run", trained / "shards"))
+
+
+def test_init_from_starts_a_new_run_from_old_weights(trained, tmp_path):
+    words = [f"init_from={trained / 'run'}", "optimization.lr=1e-9"]
+    out = succeed(*DEBUG, *settings(tmp_path / "run", trained / "shards", *words))
+    assert "starting from the weights of" in out
+    first, last = metrics(tmp_path / "run")[0]["loss"], metrics(trained / "run")[-1]["loss"]
+    fresh = metrics(trained / "run")[0]["loss"]
+    assert abs(first - last) < abs(first - fresh)
+
+
+def test_a_rank_that_fails_ends_the_job_with_its_error(trained, tmp_path):
+    """Rank 1 cannot open its audit file; rank 0 waits for it in a collective."""
+    (tmp_path / "audit" / "rank-1.jsonl").mkdir(parents=True)
+    done = run(*DEBUG, "cpu", *settings(tmp_path, trained / "shards"), timeout=60)
+    assert done.returncode == 1 and "error: rank 1: " in done.stderr and "IsADirectoryError" in done.stderr
