@@ -48,6 +48,11 @@ def logged(folder):
     return len(lines(folder / "metrics.jsonl"))
 
 
+def wait_for_step(process, folder, step):
+    wait_until(lambda: logged(folder) >= step or process.poll() is not None, 60, f"step {step}")
+    assert process.poll() is None, process.communicate()
+
+
 def strike(process, target):
     """SIGKILL the launcher, one of its ranks, or all at once; everything must be gone soon after."""
     family = [psutil.Process(process.pid), *descendants(process.pid)]
@@ -70,9 +75,8 @@ def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_pat
     struck = []
     for number, moment in enumerate(sorted(chance.sample(range(1, STEPS - 2), 10))):
         process = start(*command(tmp_path, shards, world_size, workers=number % 2))
-        wait_until(lambda goal=moment: logged(tmp_path) >= goal or process.poll() is not None, 60, f"step {moment}")
+        wait_for_step(process, tmp_path, moment)
         time.sleep(chance.uniform(0, 0.02))
-        assert process.poll() is None, process.communicate()
         target = ["launcher", "rank", "tree"][number % 3]
         strike(process, target)
         struck.append((target, logged(tmp_path)))
@@ -102,7 +106,7 @@ def test_a_run_moves_from_two_ranks_to_one_and_back_in_mid_epoch(undisturbed, sh
     _, reference = undisturbed
     for world_size, moment in ((2, 10), (1, 30)):
         process = start(*command(tmp_path, shards, world_size))
-        wait_until(lambda goal=moment: logged(tmp_path) >= goal or process.poll() is not None, 60, f"step {moment}")
+        wait_for_step(process, tmp_path, moment)
         strike(process, "tree")
     succeed(*command(tmp_path, shards, 2))
     batches = global_batches(tmp_path)

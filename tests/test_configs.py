@@ -1,0 +1,28 @@
+"""Every shipped config is valid, and its objective's JSON schema is current."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from main import schema_of
+from src.config import dump_config, load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_config_is_valid_and_comes_back_from_its_dump(path, tmp_path):
+    config = load_config(path, [], schema_of)
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(dump_config(config))
+    assert load_config(dumped, [], schema_of) == config
+    assert path.parent.name == config.objective
+    assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+def test_the_json_schemas_are_current():
+    done = subprocess.run([sys.executable, "-m", "tools.schema", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
