@@ -1,0 +1,135 @@
+"""What an ECG goes through between shard and model: plain functions on a batch, each draw addressed by its sample.
+
+Amplitudes are in mV, frequencies in Hz. All but crop change `ecg_BCT` in place.
+Legend: B batch, H samples of the batch that a transform hits, C leads, T samples of a lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.config.sections import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
+from src.randomness import Streams
+
+LOWEST_WANDER = 0.05  # Hz: recorders filter below it (diagnostic band of Kligfield et al., AHA 2007)
+
+
+class ECGTransform:
+    """Crop, wander, noise, normalise, clip and mask leads, in this order, with the settings of data.transform.
+
+    `length` is what the model takes (model.encoder.length), `sampling_rate` that of the records, `mean_C` and `std_C`
+    those of the training split. Wander and noise come before normalising, so that their strength is in mV.
+    """
+
+    def __init__(
+        self,
+        config: ECGTransformConfig,
+        length: int,
+        sampling_rate: float,
+        mean_C: NDArray[np.floating],
+        std_C: NDArray[np.floating],
+    ) -> None:
+        if not LOWEST_WANDER < config.wander.frequency <= sampling_rate / 2:
+            raise ValueError(
+                f"data.transform.wander.frequency = {config.wander.frequency} Hz must be above {LOWEST_WANDER} Hz and "
+                f"at most half of the sampling rate ({sampling_rate / 2} Hz)"
+            )
+        self.config, self.length, self.sampling_rate = config, length, sampling_rate
+        self.mean_C = np.asarray(mean_C, np.float32)
+        self.std_C = np.asarray(std_C, np.float32)
+        assert self.mean_C.shape == self.std_C.shape and np.isfinite([self.mean_C, self.std_C]).all()
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
+        """The batch [B, C, length] of samples that have a "key" and an "ecg" [C, T_i]; their arrays stay untouched."""
+        assert len(samples) == len(streams)
+        config, streams = self.config, streams.fork("ecg")
+        for sample in samples:
+            self._check(sample)
+        ecg_BCT = crop([sample["ecg"] for sample in samples], self.length, config.crop, streams)
+        add_wander(ecg_BCT, config.wander, self.sampling_rate, streams)
+        add_noise(ecg_BCT, config.noise, streams)
+        if config.normalize == "dataset":
+            normalize(ecg_BCT, self.mean_C[:, None], self.std_C[:, None])
+        elif config.normalize == "sample":
+            normalize(ecg_BCT, *sample_statistics(ecg_BCT))
+        if config.clip is not None:
+            np.clip(ecg_BCT, -config.clip, config.clip, out=ecg_BCT)
+        mask_leads(ecg_BCT, config.lead_mask, streams)
+        return ecg_BCT
+
+    def _check(self, sample: Mapping[str, Any]) -> None:
+        key, ecg_CT = sample["key"], sample["ecg"]
+        if ecg_CT.ndim != 2 or len(ecg_CT) != len(self.mean_C):
+            raise ValueError(
+                f"sample {key}: its ecg has shape {ecg_CT.shape}, but the data has {len(self.mean_C)} leads: "
+                f"give [leads, samples]"
+            )
+        if ecg_CT.shape[1] < self.length:
+            raise ValueError(
+                f"sample {key} is {ecg_CT.shape[1]} samples long, shorter than model.encoder.length = {self.length}: "
+                f"lower that length or leave the record out"
+            )
+        if not np.isfinite(ecg_CT).all():
+            raise ValueError(f"sample {key}: its ecg holds NaN or infinite values: repair the record or leave it out")
+
+
+def crop(records: Sequence[NDArray[np.floating]], length: int, where: str, streams: Streams) -> NDArray[np.float32]:
+    """`length` samples of each record [C, T_i]: from the middle, or ("random") from a uniform start."""
+    spare_B = np.array([record.shape[1] - length for record in records], np.int64)
+    starts_B = streams.integers("crop", spare_B + 1) if where == "random" else spare_B // 2
+    ecg_BCT = np.empty((len(records), len(records[0]), length), np.float32)
+    for ecg_CT, record, start in zip(ecg_BCT, records, starts_B, strict=True):
+        ecg_CT[:] = record[:, start : start + length]
+    return ecg_BCT
+
+
+def add_wander(ecg_BCT: NDArray[np.float32], config: WanderConfig, sampling_rate: float, streams: Streams) -> None:
+    """A slow sine: one breath (frequency in (0.05, config.frequency], phase) for all leads of a sample.
+
+    The amplitude is uniform in +-config.amplitude for each lead; the sign tells which way breathing moves that lead.
+    """
+    hit_H = _hit(streams, "wander", config.probability)
+    streams, time_T = streams[hit_H], np.arange(ecg_BCT.shape[2]) / sampling_rate
+    frequency_H = config.frequency - (config.frequency - LOWEST_WANDER) * streams.uniform("wander.frequency")
+    cycles_HT = frequency_H[:, None] * time_T + streams.uniform("wander.phase")[:, None]
+    sine_HT = np.sin(2.0 * np.pi * cycles_HT).astype(np.float32)
+    amplitude_HC = config.amplitude * (2.0 * streams.uniform("wander.amplitude", ecg_BCT.shape[1]) - 1.0)
+    for row, amplitude_C, sine_T in zip(hit_H, amplitude_HC.astype(np.float32), sine_HT, strict=True):
+        ecg_BCT[row] += amplitude_C[:, None] * sine_T
+
+
+def add_noise(ecg_BCT: NDArray[np.float32], config: NoiseConfig, streams: Streams) -> None:
+    """White noise of standard deviation config.std."""
+    for row in _hit(streams, "noise", config.probability):  # one by one: a batch's draws would not fit the cache
+        ecg_BCT[row] += config.std * streams[row : row + 1].normal("noise.value", *ecg_BCT.shape[1:])[0]
+
+
+def sample_statistics(ecg_BCT: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each lead of each sample, [B, C, 1]; in float64, so that a flat lead has std 0."""
+    return ecg_BCT.mean(axis=2, keepdims=True, dtype=np.float64), ecg_BCT.std(axis=2, keepdims=True, dtype=np.float64)
+
+
+def normalize(ecg_BCT: NDArray[np.float32], mean: NDArray[np.floating], std: NDArray[np.floating]) -> None:
+    """(ecg - mean) / std, where a std of 0 (a lead that is missing or flat) counts as 1."""
+    ecg_BCT -= mean.astype(np.float32)
+    ecg_BCT /= np.where(std == 0, 1, std).astype(np.float32)
+
+
+def mask_leads(ecg_BCT: NDArray[np.float32], config: LeadMaskConfig, streams: Streams) -> None:
+    """Leads set to zero, each with config.lead_probability; where all would go, one of them, drawn uniformly, stays."""
+    hit_H = _hit(streams, "leads", config.probability)
+    streams, leads = streams[hit_H], ecg_BCT.shape[1]
+    keep_HC = streams.uniform("leads.drop", leads) >= config.lead_probability
+    stays_H = streams.integers("leads.stays", leads)
+    none = ~keep_HC.any(axis=1)
+    keep_HC[none, stays_H[none]] = True
+    ecg_BCT[hit_H] *= keep_HC[:, :, None]
+
+
+def _hit(streams: Streams, name: str, probability: float) -> NDArray[np.int64]:
+    """The rows of the batch that a transform is applied to."""
+    return np.flatnonzero(streams.uniform(f"{name}.hit") < probability)
