@@ -101,10 +101,10 @@ def test_neighbouring_addresses_are_independent(other: np.ndarray) -> None:
 
 
 def test_steps_and_samples_of_one_seed_are_independent() -> None:
-    steps = np.array([Streams.of_step(0, step).uniform("a")[0] for step in range(3000)])
+    steps = np.array([Streams.of_step(0, step).uniform("a")[0] for step in range(2000)])
     assert stats.kstest(steps, "uniform").pvalue > 1e-3
-    assert abs(stats.pearsonr(steps, samples(3000).uniform("a")).statistic) < 0.06
-    assert abs(stats.pearsonr(steps[1:], steps[:-1]).statistic) < 0.06
+    assert abs(stats.pearsonr(steps, samples(2000).uniform("a")).statistic) < 0.075
+    assert abs(stats.pearsonr(steps[1:], steps[:-1]).statistic) < 0.075
 
 
 def test_a_sample_draws_the_same_in_any_batch() -> None:
