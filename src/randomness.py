@@ -85,9 +85,11 @@ class Streams:
 
     def normal(self, name: str, *shape: int) -> NDArray[np.float64]:
         """Standard normal by Box-Muller, [B, *shape]."""
-        pairs_B2N = self.uniform(name, 2, int(np.prod(shape)))
-        radius = np.sqrt(-2.0 * np.log1p(-pairs_B2N[:, 0]))
-        return (radius * np.cos(2.0 * np.pi * pairs_B2N[:, 1])).reshape(len(self), *shape)
+        count = int(np.prod(shape))
+        pairs_B2N = self.uniform(name, 2, (count + 1) // 2)
+        radius_BN, angle_BN = np.sqrt(-2.0 * np.log1p(-pairs_B2N[:, 0])), 2.0 * np.pi * pairs_B2N[:, 1]
+        both_BN = np.concatenate([radius_BN * np.cos(angle_BN), radius_BN * np.sin(angle_BN)], axis=1)
+        return both_BN[:, :count].reshape(len(self), *shape)
 
     def integers(self, name: str, counts_B: NDArray[np.int64] | int, *shape: int) -> NDArray[np.int64]:
         """Uniform integers in 0 .. count - 1 (count >= 1, one for all or one for each sample), [B, *shape]."""

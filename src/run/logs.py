@@ -35,17 +35,19 @@ class Lines:
         os.fsync(self._file.fileno())
 
 
-def open_training_log(path: Path | None) -> None:
-    """Send the log to the terminal and, if a path is given, to that file."""
+def log_to_terminal() -> None:
+    """Send the log to standard output."""
     LOGGER.setLevel(logging.INFO)
-    LOGGER.handlers.clear()
     terminal = _BesideBar()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     LOGGER.addHandler(terminal)
-    if path is not None:
-        file = logging.FileHandler(path)
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        LOGGER.addHandler(file)
+
+
+def log_to_file(path: Path) -> None:
+    """Send the log to a file as well, with times."""
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOGGER.addHandler(file)
 
 
 class _BesideBar(logging.StreamHandler):

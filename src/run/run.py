@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.checkpoints.manifest import Manifest
-from src.checkpoints.read import open_checkpoint
+from src.checkpoints.manifest import Manifest, read_manifest
+from src.checkpoints.read import Checkpoint
 from src.checkpoints.retention import clear_leftovers, retain
 from src.checkpoints.write import write_checkpoint
 from src.config.identity import identity
@@ -34,7 +34,7 @@ from src.run.clock import Clock
 from src.run.environment import environment
 from src.run.export import export_encoder
 from src.run.folder import RunFolder, replace_text
-from src.run.logs import LOGGER, Lines, Progress, duration, open_training_log
+from src.run.logs import LOGGER, Lines, Progress, duration, log_to_file, log_to_terminal
 from src.run.resume import find_checkpoint, initial_weights
 
 
@@ -44,13 +44,13 @@ class Run:
     def __init__(self, config: ExperimentConfig, ranks: Ranks, check: bool = False) -> None:
         self.config, self.ranks, self.check = config, ranks, check
         self.folder = RunFolder(Path(config.logging.folder))
-        self.attempt: int = 0 if check else broadcast_object(self.folder.claim() if ranks.first else None)
+        self.attempt = 0
         self.total_steps = 0
         self._parameters = (0, 0)
         self._clock = Clock()
         torch.manual_seed(derive_seed(config.seed, "weights"))
         if ranks.first:
-            open_training_log(None if check else self.folder.root / "training.log")
+            log_to_terminal()
 
     def engine(self, objective: nn.Module, loader: Loader) -> Engine:
         """The engine that the config asks for around the objective, with schedules over the whole run."""
@@ -75,6 +75,8 @@ class Run:
         Raises:
             ValueError: the folder belongs to another experiment, or none of its checkpoints is whole.
         """
+        if not self.check:
+            self._claim()
         start = self._restore(engine, loader)
         if self.check:
             yield from self._check_steps(loader, start)
@@ -122,11 +124,17 @@ class Run:
             for batch in batches
         ]
 
+    def _claim(self) -> None:
+        """Take the run folder; only now, so that a mistake in config or data leaves nothing behind."""
+        self.attempt = broadcast_object(self.folder.claim() if self.ranks.first else None)
+        if self.ranks.first:
+            log_to_file(self.folder.root / "training.log")
+
     def _restore(self, engine: Engine, loader: Loader) -> int:
         """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step."""
         path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
         if path is not None:
-            checkpoint = open_checkpoint(path)
+            checkpoint = Checkpoint(path, read_manifest(path))  # rank 0 has just verified it
             engine.load(checkpoint)
             self._say(f"continuing from {path}")
             return checkpoint.manifest.step
