@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.data.builders.mitbih import read_beats
-from src.data.index import Index, Labels
+from src.data.index import TRAINING_SPLIT, Index, Labels
 from src.data.make_index import find_tars, make_index
 from src.data.write_shards import SAMPLES_PER_SHARD, write_shards
 
@@ -59,6 +59,7 @@ def summary(index: Index, folder: Path) -> str:
     return (
         f"{folder}: {splits}; {tars} tars of {index.bytes():,} bytes; leads {' '.join(index.leads)} at"
         f" {index.sampling_rate:g} Hz"
+        + ("" if index.statistics else f"; no split {TRAINING_SPLIT} and so no statistics")
     )
 
 

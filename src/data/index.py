@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 FORMAT: Literal[1] = 1
 INDEX_NAME = "index.json"
@@ -29,8 +29,8 @@ class ShardEntry(_Entry):
     """A tar."""
 
     name: str
-    samples: int
-    bytes: int
+    samples: PositiveInt
+    bytes: PositiveInt
     sha256: str
     """Of the tar."""
     index_sha256: str
@@ -59,7 +59,7 @@ class Index(_Entry):
     format: Literal[1] = FORMAT
     modality: Literal["ecg"] = "ecg"
     leads: tuple[str, ...]
-    sampling_rate: float
+    sampling_rate: PositiveFloat
     """Hz, of every sample."""
     lengths: tuple[int, int]
     """Samples of a lead in the shortest and in the longest record."""
@@ -68,7 +68,7 @@ class Index(_Entry):
     """None where there is no training split."""
     patients: dict[str, int]
     """Different patient_ids in each split; none is in two."""
-    splits: dict[str, tuple[ShardEntry, ...]]
+    splits: dict[str, Annotated[tuple[ShardEntry, ...], Field(min_length=1)]]
     source: dict[str, Any]
     """How the shards were made, for people; free in form."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from src.data.index import (
     sha256_of,
     table_path,
 )
-from src.data.sample import ECG_FIELD, META_FIELD, Sample, decode_sample, field
+from src.data.sample import Sample, decode_sample, rows
 from src.data.scan import scan_tar
 
 Progress = Callable[[Collection[Path]], Iterable[Path]]
@@ -182,8 +182,7 @@ def make_index(
     keys: list[NDArray[np.bytes_]] = []
     for tar in progress(split_of):
         table = scan_tar(tar)
-        for sample in _samples(tar, table, survey.labels):
-            _add(survey, tar, split_of[tar], sample)
+        _survey_tar(survey, split_of[tar], tar, table)
         keys.append(table["key"])
         entries[split_of[tar]].append(_write_table(tar, table))
     _refuse_repeated_keys(list(split_of), keys)
@@ -202,25 +201,15 @@ def make_index(
     return index
 
 
-def _samples(tar: Path, table: NDArray[np.void], labels: Labels) -> Iterator[Sample]:
-    """The samples of a tar that was just scanned, decoded."""
-    names = table.dtype.names or ()
+def _survey_tar(survey: Survey, split: str, tar: Path, table: NDArray[np.void]) -> None:
+    """Decode each sample of a tar that was just scanned."""
+    labels = len(survey.labels.names)
     with tar.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for row in table:
-            key = row["key"].decode()
-            extent = memoryview(data[row["start"] : row["start"] + row["size"]])
-            ecg, meta = (field(extent, tuple(row[name])) if name in names else None for name in (ECG_FIELD, META_FIELD))
+        for row in rows(table):
             try:
-                yield decode_sample(key, ecg, meta, len(labels.names))
+                survey.add(split, decode_sample(row, data[row.start : row.start + row.size], labels))
             except ValueError as error:
-                raise ValueError(f"{tar.name}: sample {key} can't be used: {error}") from error
-
-
-def _add(survey: Survey, tar: Path, split: str, sample: Sample) -> None:
-    try:
-        survey.add(split, sample)
-    except ValueError as error:
-        raise ValueError(f"{tar.name}: sample {sample['key']} can't be used: {error}") from error
+                raise ValueError(f"{tar.name}: sample {row.key.decode()} can't be used: {error}") from error
 
 
 def _write_table(tar: Path, table: NDArray[np.void]) -> ShardEntry:

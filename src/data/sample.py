@@ -8,8 +8,9 @@ import io
 import json
 import math
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.lib import format as npy
@@ -31,28 +32,47 @@ class Sample(TypedDict):
     """The json member without its labels: id, patient_id, sampling_rate, leads, ..."""
 
 
-def field(extent: memoryview, place: tuple[int, int]) -> memoryview | None:
-    """A member's bytes inside its sample's extent; None where the sample has no such member."""
-    offset, size = place
-    return None if offset < 0 else extent[offset : offset + size]
+class Row(NamedTuple):
+    """A sample in a tar, as a row of its offset table tells; places are (offset, size) inside the extent."""
+
+    key: bytes
+    start: int
+    size: int
+    crc32: int
+    ecg: tuple[int, int]
+    meta: tuple[int, int]
 
 
-def decode_sample(key: str, ecg: memoryview | None, meta_json: memoryview | None, labels: int) -> Sample:
-    """A sample from the bytes of its members; `labels` is the number K that the index names.
+def rows(table: NDArray[np.void]) -> Iterator[Row]:
+    """Rows of an offset table as Python numbers, column by column: ten times as fast as one by one."""
+    absent = [(-1, -1)] * len(table)
+    places = [table[name].tolist() if name in (table.dtype.names or ()) else absent for name in (ECG_FIELD, META_FIELD)]
+    head = [table[name].tolist() for name in ("key", "start", "size", "crc32")]
+    return map(Row, *head, *places)
+
+
+def decode_sample(row: Row, extent: bytes, labels: int) -> Sample:
+    """A sample from its extent in the tar; `labels` is the number K that the index names.
 
     Raises:
         ValueError: what is wrong with the bytes; the caller knows and adds the file and the sample.
     """
-    if ecg is None:
+    view, key = memoryview(extent), row.key.decode()
+    if row.ecg[0] < 0:
         raise ValueError(f"there is no member {key}.{ECG_FIELD}")
-    meta = decode_meta(meta_json)
+    meta = decode_meta(_member(view, row.meta)) if row.meta[0] >= 0 else {}
     known = meta.pop("labels", None)
     return Sample(
         key=key,
-        ecg=to_millivolt(decode_npy(ecg), meta.get("scale")),
+        ecg=to_millivolt(decode_npy(_member(view, row.ecg)), meta.get("scale")),
         labels=decode_labels([None] * labels if known is None else known, labels),
         meta=meta,
     )
+
+
+def _member(extent: memoryview, place: tuple[int, int]) -> memoryview:
+    offset, size = place
+    return extent[offset : offset + size]
 
 
 def decode_labels(known: Any, labels: int) -> NDArray[np.float32]:
@@ -66,12 +86,10 @@ def decode_labels(known: Any, labels: int) -> NDArray[np.float32]:
     return labels_K
 
 
-def decode_meta(meta_json: memoryview | None) -> dict[str, Any]:
-    """The json member as a dict; an absent one is empty."""
-    if meta_json is None:
-        return {}
+def decode_meta(text: memoryview) -> dict[str, Any]:
+    """The json member as a dict."""
     try:
-        meta = json.loads(bytes(meta_json))
+        meta = json.loads(str(text, "utf-8"))
     except ValueError as error:
         raise ValueError(f"the json can't be read ({error})") from error
     if not isinstance(meta, dict):
@@ -93,24 +111,26 @@ def to_millivolt(signal_CT: NDArray[Any], scale_C: list[float] | None) -> NDArra
         return signal_CT.astype(np.float32)
     if signal_CT.dtype.kind != "i" or signal_CT.dtype.itemsize > 2:
         raise ValueError(f"an ECG of type {signal_CT.dtype} is neither int16 with a scale nor floating point")
-    if not _is_scale(scale_C, len(signal_CT)):
+    ecg_CT = signal_CT.astype(np.float32)
+    try:
+        ecg_CT *= _scale_C1(tuple(scale_C or ()), len(signal_CT))
+    except TypeError as error:  # no list, or one of lists, which has no hash
+        raise ValueError(f"scale in the json is not a list of numbers: {scale_C}") from error
+    return ecg_CT
+
+
+@lru_cache(maxsize=1024)
+def _scale_C1(scale_C: tuple[Any, ...], leads: int) -> NDArray[np.float32]:
+    """The scale as [C, 1], if it is one that float32 and its products with int16 hold in full precision; cached."""
+    if len(scale_C) != leads or not all(isinstance(scale, int | float) and 1e-30 < scale < 1e30 for scale in scale_C):
         raise ValueError(
-            f"integers need a scale, a positive number of mV per unit for each lead, in the json: {scale_C}"
+            f"int16 needs scale in the json, positive mV per unit for each of {leads} leads, not {list(scale_C)}"
         )
-    return np.multiply(signal_CT, np.array(scale_C, np.float32)[:, None], dtype=np.float32)
-
-
-def _is_scale(scale_C: Any, leads: int) -> bool:
-    """Whether each lead has a number that float32 and its products with int16 hold in full precision."""
-    return (
-        isinstance(scale_C, list)
-        and len(scale_C) == leads
-        and all(isinstance(scale, int | float) and 1e-30 < scale < 1e30 for scale in scale_C)
-    )
+    return np.array(scale_C, np.float32)[:, None]
 
 
 def decode_npy(data: memoryview) -> NDArray[Any]:
-    """A read-only view of a .npy file's array: np.load without its per-file parsing, which takes ten times as long."""
+    """A read-only view of a .npy file's array: np.load without its parsing, 2 us for 50."""
     if data[:6] != npy.MAGIC_PREFIX or len(data) < 12:
         raise ValueError("an array that is not in .npy format")
     start = 10 + struct.unpack_from("<H", data, 8)[0] if data[6] == 1 else 12 + struct.unpack_from("<I", data, 8)[0]

@@ -103,7 +103,7 @@ def _records(config: SyntheticConfig, leads: Sequence[str]) -> Iterator[Record]:
             meta={
                 "id": f"{number:07d}",
                 "patient_id": f"{patient:07d}",
-                "heart_rate": round(rate, 2),
+                "heart_rate": rate,
                 "labels": [int(rate >= FAST)],
                 "scale": [SCALE] * len(leads),
             },
@@ -136,4 +136,4 @@ def _dipole(config: SyntheticConfig, patient: int, number: int) -> tuple[float, 
         stretch_W = np.array([np.sqrt(length), 1.0, 1.0, 1.0, np.sqrt(length)])
         offset_WT = times_T - peak - (CENTRES_W * stretch_W)[:, None]
         waves_WT += np.exp(-0.5 * (offset_WT / (WIDTHS_W * stretch_W)[:, None]) ** 2)
-    return float(rate), sizes_W3.T @ waves_WT
+    return round(float(rate), 2), sizes_W3.T @ waves_WT

@@ -1,6 +1,7 @@
 """Plain WebDataset tars from records: the same records always give the same bytes, on any machine and on any day.
 
-A folder is built beside its place and renamed when it is whole, so that what has an index.json is complete.
+A folder is built beside its place and renamed when it is whole, so that what has an index.json is complete. A build
+that was killed leaves a hidden folder `.<name>.<number>.partial`, which may be deleted.
 """
 
 # C leads, T samples of a lead, K labels

@@ -1,0 +1,17 @@
+"""What tests of several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def medssl_data() -> Path:
+    """The folder of public records; tests that ask for it are skipped where it is absent."""
+    folder = (ROOT / os.environ.get("MEDSSL_DATA", "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no public records at {folder}: name their folder in MEDSSL_DATA")
+    return folder

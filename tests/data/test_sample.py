@@ -1,0 +1,119 @@
+"""Bytes become samples exactly, and nothing is unpickled."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from src.data.sample import Row, decode_npy, decode_sample, to_millivolt
+from tests.data.conftest import npy
+
+EVERY_INT16 = np.arange(-32768, 32768, dtype=np.int16)
+
+
+@pytest.mark.parametrize("scale", [0.005, 0.001, 1 / 200, 1 / 204.8, 0.00488, 1 / 3, 0.1, 1e-6, 2.44140625e-4, 7e5])
+def test_every_int16_comes_back_from_millivolt_exactly(scale):
+    ecg = to_millivolt(EVERY_INT16[None], [scale])[0]
+    assert ecg.dtype == np.float32
+    assert np.array_equal(np.rint(ecg / np.float32(scale)).astype(np.int64), EVERY_INT16)
+    assert np.array_equal(np.rint(ecg / scale).astype(np.int64), EVERY_INT16)
+    error = np.abs(ecg.astype(np.float64) - EVERY_INT16 * scale)
+    assert (error <= np.abs(EVERY_INT16 * scale) * 2.0**-23).all()
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", ">f4", "<f2", "<f8", "i1"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(2, 5), (1, 1), (12, 3)])
+def test_npy_is_read_as_numpy_reads_it(dtype, order, shape):
+    array = np.asarray(np.random.default_rng(0).integers(-100, 100, shape), dtype, order=order)
+    data = npy(array)
+    found, expected = decode_npy(memoryview(data)), np.load(io.BytesIO(data))
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected)
+
+
+def test_npy_of_version_2_is_read():
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.arange(6).reshape(2, 3), version=(2, 0))
+    assert np.array_equal(decode_npy(memoryview(stream.getvalue())), [[0, 1, 2], [3, 4, 5]])
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("something was unpickled",))
+
+
+def test_objects_are_refused_not_unpickled():
+    with pytest.raises(ValueError, match="would have to be unpickled"):
+        decode_npy(memoryview(npy(np.array([[Bomb()]]))))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data[:40],
+        lambda data: data[:5],
+        lambda data: b"",
+        lambda data: b"PK" + data[2:],
+        lambda data: data[:6] + b"\x09" + data[7:],
+        lambda data: data[:20] + b"\xff" + data[21:],
+    ],
+)
+def test_broken_npy_is_a_value_error(spoil):
+    with pytest.raises(ValueError, match=r".+"):
+        decode_npy(memoryview(spoil(npy(np.zeros((2, 3), np.int16)))))
+
+
+def decode(array, meta, labels=0):
+    data, text = npy(array), (meta if isinstance(meta, str) else json.dumps(meta)).encode()
+    row = Row(b"k", 0, len(data) + len(text), 0, (0, len(data)), (len(data), len(text)))
+    return decode_sample(row, data + text, labels)
+
+
+def test_sample_has_millivolt_labels_with_nan_and_the_rest_of_its_json():
+    sample = decode(np.array([[2, 4], [10, -10]], np.int16), {"scale": [0.5, 0.1], "labels": [1, None], "id": "7"}, 2)
+    assert np.allclose(sample["ecg"], [[1, 2], [1, -1]])
+    assert np.array_equal(sample["labels"], np.array([1, np.nan], np.float32), equal_nan=True)
+    assert sample["meta"] == {"scale": [0.5, 0.1], "id": "7"}
+
+
+def test_labels_are_nan_where_the_json_has_none():
+    assert np.isnan(decode(np.zeros((1, 2), np.float32), {}, 3)["labels"]).tolist() == [True] * 3
+    assert decode(np.zeros((1, 2), np.float32), {})["labels"].shape == (0,)
+
+
+def test_float_ecg_is_a_writable_copy_in_millivolt():
+    values = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)
+    sample = decode(values, {})
+    assert np.array_equal(sample["ecg"], values)
+    sample["ecg"][0, 0] = 9
+
+
+@pytest.mark.parametrize(
+    ("array", "meta", "labels", "sentence"),
+    [
+        (np.zeros((1, 2), np.int16), {}, 0, "int16 needs scale"),
+        (np.zeros((1, 2), np.int16), {"scale": [0.1, 0.1]}, 0, "each of 1 leads"),
+        (np.zeros((1, 2), np.int16), {"scale": [0.0]}, 0, "positive"),
+        (np.zeros((1, 2), np.int16), {"scale": 0.1}, 0, "not a list of numbers"),
+        (np.zeros((1, 2), np.int16), {"scale": [[0.1]]}, 0, "not a list of numbers"),
+        (np.zeros((1, 2), np.int16), {"scale": ["a"]}, 0, "positive"),
+        (np.zeros((1, 2), np.float32), {"scale": [0.1]}, 0, "mV already"),
+        (np.zeros((1, 2), np.int32), {"scale": [0.1]}, 0, "int32"),
+        (np.zeros((1, 2), np.complex64), {}, 0, "complex64"),
+        (np.zeros(5, np.float32), {}, 0, r"shape \[5\]"),
+        (np.zeros((2, 0), np.float32), {}, 0, r"shape \[2, 0\]"),
+        (np.zeros((1, 2), np.float32), {"labels": [1]}, 2, "not 2 numbers"),
+        (np.zeros((1, 2), np.float32), {"labels": 1}, 1, "not 1 numbers"),
+        (np.zeros((1, 2), np.float32), {"labels": [[1]]}, 1, "not 1 numbers"),
+        (np.zeros((1, 2), np.float32), {"labels": [{}]}, 1, "not 1 numbers"),
+        (np.zeros((1, 2), np.float32), "[]", 0, "not an object"),
+        (np.zeros((1, 2), np.float32), "{", 0, "can't be read"),
+    ],
+)
+def test_what_does_not_fit_is_told(array, meta, labels, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        decode(array, meta, labels)
