@@ -7,6 +7,7 @@ Every sample is decoded once here, so that what would stop a training run after 
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -90,11 +91,16 @@ class Moments:
 class Survey:
     """What all samples of a folder share, gathered and checked sample by sample.
 
-    Raises, in `add`:
-        ValueError: what is wrong with a sample; the caller adds the file and the key.
+    Raises:
+        ValueError: what is wrong with the flags, or with a sample in `add`, where the caller adds the file and the key.
     """
 
     def __init__(self, leads: Sequence[str] | None, sampling_rate: float | None, labels: Labels) -> None:
+        if sampling_rate is not None and not 0 < sampling_rate < math.inf:
+            raise ValueError(f"a sampling rate of {sampling_rate:g} Hz can't be: --sampling-rate must be positive")
+        for kind, names in (("lead", leads or ()), ("label", labels.names)):
+            if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+                raise ValueError(f"two {kind}s are called {repeated[0]}: give each {kind} a name of its own")
         self.leads, self.sampling_rate, self.labels = None if leads is None else tuple(leads), sampling_rate, labels
         self.lengths: tuple[int, int] | None = None
         self.split_of: dict[str, str] = {}
@@ -121,6 +127,8 @@ class Survey:
     def _agree_on_leads(self, leads: Any) -> tuple[str, ...]:
         if leads is not None and not (isinstance(leads, list) and all(isinstance(lead, str) for lead in leads)):
             raise ValueError(f"leads in its json must be a list of names, not {leads!r}")
+        if leads is not None and len(set(leads)) < len(leads):
+            raise ValueError(f"leads in its json come twice: {', '.join(leads)}")
         if leads is not None and self.leads is None:
             self.leads = tuple(leads)
         if self.leads is None:
@@ -130,7 +138,7 @@ class Survey:
         return self.leads
 
     def _agree_on_rate(self, rate: Any) -> None:
-        if rate is not None and not (isinstance(rate, int | float) and rate > 0):
+        if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
             raise ValueError(f"sampling_rate in its json must be a positive number of Hz, not {rate!r}")
         if self.sampling_rate is None:
             self.sampling_rate = rate

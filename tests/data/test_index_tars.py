@@ -163,6 +163,7 @@ def test_splits_that_can_not_be_are_told(tmp_path, capsys, splits, sentence):
         ([("a.ecg.npy", ECG), ("a.json", b"{")], "sample a .* json can't be read"),
         ([("a.ecg.npy", ECG), ("a.json", b"\xff")], "sample a .* json can't be read"),
         ([("a.ecg.npy", ECG), ("a.json", {"leads": ["II", "I", "V1"]})], r"sample a .* \[II, I, V1\], those of the"),
+        ([("a.ecg.npy", ECG), ("a.json", {"leads": ["I", "I", "V1"]})], "sample a .* come twice"),
         ([("a.ecg.npy", ECG), ("a.json", {"leads": 3})], "sample a .* must be a list of names"),
         ([("a.ecg.npy", ECG), ("a.json", {"sampling_rate": 500})], "sample a .* 500 Hz, that of the folder 100 Hz"),
         ([("a.ecg.npy", ECG), ("a.json", {"sampling_rate": "x"})], "sample a .* positive number of Hz"),
@@ -181,6 +182,21 @@ def test_what_neither_flags_nor_json_tell_is_asked_for(tmp_path, leads, rate, fl
     write_tar(tmp_path / "train-7.tar", [("a.ecg.npy", ECG)])
     with pytest.raises(ValueError, match=rf"sample a .* {flag}"):
         index(tmp_path, leads, rate)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--sampling-rate", "0"], "--sampling-rate must be positive"),
+        (["--sampling-rate", "nan"], "--sampling-rate must be positive"),
+        (["--leads", "I", "I", "V1"], "two leads are called I"),
+        (["--labels", "a", "b", "a"], "two labels are called a"),
+    ],
+)
+def test_flags_that_can_not_be_are_told(tmp_path, capsys, flags, sentence):
+    write_tar(tmp_path / "train-7.tar", [("a.ecg.npy", ECG), ("a.json", META)])
+    assert main(["index", "--input", str(tmp_path), *flags]) == 1
+    assert re.fullmatch(rf"error: .*{sentence}.*\n", capsys.readouterr().err)
 
 
 def test_keys_and_patients_are_of_one_tar_and_split(tmp_path):
