@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -40,7 +41,7 @@ class Collate:
 def main(config: Config, run: Run) -> None:
     """Train, and export the teacher."""
     if config.data.synthetic is not None:
-        make_synthetic(config.data.root, config.data.synthetic, config.data.leads)
+        make_synthetic(Path(config.data.root), config.data.synthetic, config.data.leads)
     shards = Shards(config.data.root, config.data.split, config.data.leads)
     loader = Loader(config.data, shards, Collate(config, shards), run.ranks, config.seed)
     engine = run.engine(JEPA(config.model, config.loss), loader)

@@ -1,4 +1,4 @@
-"""main.py with one seeded fault, to show that the parity harness can fail: faulty_main.py --fault NAME ..."""
+"""main.py with one seeded fault, to show that what should notice it does: faulty_main.py --fault NAME ..."""
 
 import sys
 from pathlib import Path
@@ -28,6 +28,17 @@ def doubled(original):
     return forward_backward
 
 
+def failing(original):
+    """Rank 1 fails while rank 0 waits for it in a collective."""
+
+    def step(engine, number):
+        if engine.ranks.rank == 1 and number == 2:
+            raise RuntimeError("the third step went wrong")
+        original(engine, number)
+
+    return step
+
+
 def sow(fault):
     from src.engines.replicated import ReplicatedEngine
     from src.run import run
@@ -38,6 +49,8 @@ def sow(fault):
         run.weight_decay = lambda config, steps: lambda step: 0.0
     elif fault == "gradients_halved":
         ReplicatedEngine.forward_backward = halved(ReplicatedEngine.forward_backward)
+    elif fault == "rank_1_fails":
+        ReplicatedEngine.step = failing(ReplicatedEngine.step)
     else:
         assert fault == "batch_doubled"
         ReplicatedEngine.forward_backward = doubled(ReplicatedEngine.forward_backward)

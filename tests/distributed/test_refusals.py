@@ -196,7 +196,8 @@ def test_init_from_starts_a_new_run_from_old_weights(trained, tmp_path):
 
 
 def test_a_rank_that_fails_ends_the_job_with_its_error(trained, tmp_path):
-    """Rank 1 cannot open its audit file; rank 0 waits for it in a collective."""
-    (tmp_path / "audit" / "rank-1.jsonl").mkdir(parents=True)
-    done = run(*DEBUG, "cpu", *settings(tmp_path, trained / "shards"), timeout=60)
-    assert done.returncode == 1 and "error: rank 1: " in done.stderr and "IsADirectoryError" in done.stderr
+    words = [*DEBUG, "cpu", "--fault", "rank_1_fails", *settings(tmp_path, trained / "shards")]
+    done = run(*words, script="tests/distributed/faulty_main.py", timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "error: rank 1: the third step went wrong" in done.stderr
+    assert len(metrics(tmp_path)) == 2
