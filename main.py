@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from src.config.load import load_config
 from src.config.sections import ExperimentConfig
+from src.distributed.processes import die_with_parent
+from src.distributed.variables import LAUNCHER
 from src.run.launch import check_devices, in_rank, launch, parse_devices
 
 ROOT = Path(__file__).resolve().parent
@@ -31,25 +34,36 @@ def arguments() -> argparse.Namespace:
         "--devices", nargs="+", default=[], help="one process each: cuda:0 cuda:1, cpu, cpu cpu; default: every GPU"
     )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys")
-    parser.add_argument("--check", action="store_true", help="try one step, say what would run, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="try two steps, say what would run, leave the run folder alone"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     """Check everything that can be checked without training, then start the ranks; a rank trains."""
+    if LAUNCHER in os.environ:
+        die_with_parent(int(os.environ[LAUNCHER]))
     words = arguments()
     try:
         config = load_config(Path(words.fname), words.set, schema_of)
         if in_rank():
+            if words.devices and LAUNCHER not in os.environ:
+                raise ValueError(
+                    "--devices starts processes, but RANK and WORLD_SIZE are set, which make this process one of a "
+                    "running job; unset them, or leave --devices out"
+                )
             from src.run.rank import run_rank  # torch, which the launcher does without
 
             run_rank(config, importlib.import_module(f"ssls.{config.objective}.train").main, words.check)
         devices = parse_devices(words.devices)
         check_devices(config, devices)
+        return launch(devices)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return launch(devices)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

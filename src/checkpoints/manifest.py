@@ -21,11 +21,16 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 REMOVED = ".removed"
+DAMAGED = ".damaged"
 FOLDER_NAME = re.compile(r"step-(\d{8,})\.attempt-(\d+)")
 
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint that is not whole; the message names the file and what is wrong with it."""
+
+    def __init__(self, folder: Path, message: str) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Manifest:
     """Updates made: steps less the skipped ones."""
     identity: dict[str, Any]
     """The config sections that make the run what it is."""
+    config_hash: str
+    """sha256 of the identity."""
     data_sha256: str
     """Of the shards' index."""
     state: dict[str, Any]
@@ -90,7 +97,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        DamagedCheckpoint: missing, cut off, altered, or of another format version.
+        DamagedCheckpoint: missing, cut off or altered.
+        ValueError: whole, but of another format version.
     """
     path = folder / MANIFEST
     try:
@@ -98,13 +106,15 @@ def read_manifest(folder: Path) -> Manifest:
         content = outer["manifest"]
         intact = outer["sha256"] == _checksum(content)
     except FileNotFoundError:
-        raise DamagedCheckpoint(f"{path} is missing") from None
+        raise DamagedCheckpoint(folder, f"{path} is missing") from None
     except (ValueError, KeyError, TypeError):
-        raise DamagedCheckpoint(f"{path} is not readable as a manifest") from None
+        raise DamagedCheckpoint(folder, f"{path} is not readable as a manifest") from None
     if not intact:
-        raise DamagedCheckpoint(f"{path} does not match its own checksum")
+        raise DamagedCheckpoint(folder, f"{path} does not match its own checksum")
     if content["format"] != FORMAT:
-        raise DamagedCheckpoint(f"{path} has format {content['format']}, this version reads {FORMAT}")
+        raise ValueError(
+            f"{path} has format {content['format']}, this version reads {FORMAT}: use the version it is from"
+        )
     files = tuple(
         RankFile(**{**file, "ranges": tuple(Range(**r) for r in file["ranges"])}) for file in content.pop("files")
     )

@@ -60,7 +60,7 @@ class Checkpoint:
                 parts.append(tensors.get_tensor(part.key))
             reached = part.end
         if reached != torch.Size(shape).numel():
-            raise DamagedCheckpoint(f"{self.folder}: the ranges of {kind} {name} end at element {reached}")
+            raise DamagedCheckpoint(self.folder, f"{self.folder}: the ranges of {kind} {name} end at element {reached}")
         return torch.cat(parts).view(shape)
 
     @cached_property
@@ -83,11 +83,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     for file in manifest.files:
         path = folder / file.name
         if not path.is_file():
-            raise DamagedCheckpoint(f"{path} is missing")
+            raise DamagedCheckpoint(folder, f"{path} is missing")
         if path.stat().st_size != file.size:
-            raise DamagedCheckpoint(f"{path} has {path.stat().st_size} bytes instead of {file.size}")
+            raise DamagedCheckpoint(folder, f"{path} has {path.stat().st_size} bytes instead of {file.size}")
         if file_sha256(path) != file.sha256:
-            raise DamagedCheckpoint(f"{path} does not match its sha256")
+            raise DamagedCheckpoint(folder, f"{path} does not match its sha256")
     return Checkpoint(folder, manifest)
 
 
@@ -100,12 +100,12 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
     """The newest whole checkpoint, if any, and what is wrong with the newer ones."""
-    damages: list[str] = []
+    damages: list[DamagedCheckpoint] = []
     for path in checkpoint_folders(folder):
         try:
             return open_checkpoint(path), damages
         except DamagedCheckpoint as damage:
-            damages.append(str(damage))
+            damages.append(damage)
     return None, damages

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from src.checkpoints.manifest import FOLDER_NAME, PARTIAL, REMOVED
+from src.checkpoints.manifest import DAMAGED, FOLDER_NAME, PARTIAL, REMOVED
 from src.checkpoints.read import checkpoint_folders
 from src.config.sections import CheckpointConfig
 
@@ -32,3 +33,9 @@ def clear_leftovers(folder: Path, attempt: int) -> None:
         match = FOLDER_NAME.fullmatch(name)
         if match and ending in (PARTIAL, REMOVED) and int(match[2]) < attempt:
             shutil.rmtree(path)
+
+
+def set_aside(damaged: Iterable[Path]) -> None:
+    """Rename damaged checkpoints, so that no whole one is removed to keep them; nothing else ever touches them."""
+    for path in damaged:
+        path.rename(path.with_name(path.name + DAMAGED))

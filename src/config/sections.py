@@ -123,7 +123,7 @@ class OptimizationConfig(Section):
     """Length of the warm-up in epochs; at most one of this and warmup_steps, none is no warm-up."""
     warmup_steps: NonNegativeInt | None = None
     weight_decay: NonNegativeFloat = 0.05
-    """Of matrices; biases, norms and other 1-D parameters have none."""
+    """Of matrices; biases, norms, tokens and other 1-D parameters have none."""
     final_weight_decay: NonNegativeFloat | None = None
     """Weight decay of the last step, reached along a cosine without warm-up; null keeps it constant."""
     betas: tuple[Probability, Probability] = (0.9, 0.999)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset
@@ -78,7 +79,7 @@ class Loader:
             num_workers=self._workers,
             collate_fn=_as_it_is,
             pin_memory=self._pin,
-            worker_init_fn=_start_worker if self._workers else None,
+            worker_init_fn=partial(_start_worker, os.getpid()),
         )
         for batches in loader:
             if isinstance(batches, _Refused):
@@ -90,6 +91,6 @@ def _as_it_is(batches: Any) -> Any:
     return batches
 
 
-def _start_worker(number: int) -> None:
-    die_with_parent(os.getppid())
+def _start_worker(rank_process: int, number: int) -> None:
+    die_with_parent(rank_process)
     ignore_signals()

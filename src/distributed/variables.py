@@ -6,5 +6,8 @@ STORE_SOCKET = "MEDSSL_STORE_FD"
 DEVICE = "MEDSSL_DEVICE"
 """The device of this rank, as --devices named it."""
 
+LAUNCHER = "MEDSSL_LAUNCHER"
+"""Process number of the launcher, with which a rank dies."""
+
 FAILURES = "MEDSSL_FAILURES"
 """Folder in which a rank leaves word of why it ends."""

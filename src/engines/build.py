@@ -16,9 +16,9 @@ def build_engine(
     config: EngineConfig,
     optimization: OptimizationConfig,
     ranks: Ranks,
+    seed: int,
     learning_rate: Schedule,
     weight_decay: Schedule,
 ) -> Engine:
     """The engine around an objective; takes the module over."""
-    assert config.name != "plain" or ranks.world_size == 1, "the launcher refuses this"
-    return ReplicatedEngine(objective, config, optimization, ranks, learning_rate, weight_decay)
+    return ReplicatedEngine(objective, config, optimization, ranks, seed, learning_rate, weight_decay)

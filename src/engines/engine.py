@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +42,9 @@ class TensorSource(Protocol):
     """Where a checkpoint's tensors are read from."""
 
     @property
+    def folder(self) -> Path: ...
+
+    @property
     def optimizer_steps(self) -> int: ...
 
     @property
@@ -60,8 +64,12 @@ class Engine(Protocol):
     def __call__(self, batch: Batch, mode: str) -> Any:
         """The objective's forward in the given mode, in the engine's precision."""
 
-    def forward_backward(self, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Gradients of the global batch; returns the global weighted mean of each loss, and their total as `loss`."""
+    def forward_backward(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Gradients of the global batch; returns the global weighted mean of each loss, and their total as `loss`.
+
+        Each micro-batch goes to the device when its turn comes. torch's generator is seeded from (seed, step,
+        micro-batch, rank) for it: plain dropout, the only randomness that depends on the world size.
+        """
 
     def step(self, step: int) -> None:
         """Clip, set this step's learning rate and weight decay, update; a gradient that is not finite skips it."""
@@ -86,6 +94,14 @@ class Engine(Protocol):
 
     def network(self, name: str) -> dict[str, Tensor]:
         """The full fp32 weights of one child network, on the CPU (of every rank)."""
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on the device."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 def global_weights(objective: nn.Module, micro_batches: Sequence[Batch]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,10 +15,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from src.config.sections import EngineConfig, OptimizationConfig
 from src.distributed.ranks import Ranks, gather_objects
-from src.engines.engine import Batch, Piece, TensorSource, global_means, global_weights
+from src.engines.engine import Batch, Piece, TensorSource, global_means, global_weights, to_device
 from src.optimization.ema import update_ema
 from src.optimization.groups import parameter_groups
 from src.optimization.schedules import Schedule
+from src.randomness import derive_seed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -30,9 +33,11 @@ class ReplicatedEngine:
         config: EngineConfig,
         optimization: OptimizationConfig,
         ranks: Ranks,
+        seed: int,
         learning_rate: Schedule,
         weight_decay: Schedule,
     ) -> None:
+        self.seed = seed
         self.name = "ddp" if ranks.world_size > 1 else "plain"
         self.objective = objective.to(ranks.device)
         self.config, self.optimization, self.ranks = config, optimization, ranks
@@ -53,14 +58,26 @@ class ReplicatedEngine:
         self.skipped_in_a_row = 0
         self.empty_losses: dict[str, int] = {}
         self.last: dict[str, float] = {}
-        self._gradients_checked = False
+        self._weights: dict[str, float] = {}
         self._seen: list[tuple[Tensor, list[str]]] = []
 
     def _wrap(self) -> nn.Module:
+        """The objective, in DDP where there is more than one rank.
+
+        find_unused_parameters keeps the gradient buckets as they are at the start: DDP otherwise rearranges them after
+        the first backward, so that a resumed run adds up the ranks in another order than one that went on, and from
+        three ranks up differs in the last bit. Buffers belong to the objective and are not broadcast.
+        """
         if self.ranks.world_size == 1:
             return self.objective
-        device_ids = [self.ranks.device] if self.ranks.device.type == "cuda" else None
-        return DistributedDataParallel(self.objective, device_ids=device_ids, gradient_as_bucket_view=True)
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        return DistributedDataParallel(
+            self.objective,
+            device_ids=[self.ranks.device] if self.ranks.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=True,
+        )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "fp32":
@@ -77,9 +94,9 @@ class ReplicatedEngine:
         # DDP's wrapper arms its reducer for a backward; without one to come, the bare objective is called.
         module = self.module if mode == "train" and torch.is_grad_enabled() else self.objective
         with self._autocast():
-            return module(batch, mode=mode)
+            return module(to_device(batch, self.ranks.device), mode=mode)
 
-    def forward_backward(self, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
+    def forward_backward(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
         coefficients: dict[str, float] = self.objective.coefficients  # type: ignore[assignment]
         weights = global_weights(self.objective, micro_batches)
         scales = {
@@ -88,9 +105,11 @@ class ReplicatedEngine:
         }
         for name in (name for name, weight in weights.items() if not weight):
             self.empty_losses[name] = self.empty_losses.get(name, 0) + 1
+        self._weights = weights
         sums: dict[str, Tensor] = {}
         self._seen = []
         for number, batch in enumerate(micro_batches):
+            torch.manual_seed(derive_seed(self.seed, "dropout", step, number, self.ranks.rank))
             with self._accumulating(last=number == len(micro_batches) - 1):
                 losses = self(batch, mode="train")
                 total = torch.stack([losses[name] * scales[name] for name in sorted(losses)]).sum()
@@ -102,15 +121,16 @@ class ReplicatedEngine:
 
     def step(self, step: int) -> None:
         gradients = self._gradients()
-        norm = get_total_norm(gradients)
+        total = get_total_norm(gradients)
+        norm = total.item()
         for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
             settings["lr"] = self.learning_rate(step)
             settings["weight_decay"] = self.weight_decay(step) if group.decays else 0.0
         self.last = {f"lr/{group.name}": self.learning_rate(step) for group in self.groups}
-        self.last |= {"weight_decay": self.weight_decay(step), "grad_norm": norm.item()}
-        if torch.isfinite(norm):
+        self.last |= {"weight_decay": self.weight_decay(step), "grad_norm": norm}
+        if math.isfinite(norm):
             if self.optimization.clip is not None:
-                clip_grads_with_norm_(self.trainable.values(), self.optimization.clip, norm)
+                clip_grads_with_norm_(self.trainable.values(), self.optimization.clip, total)
             self.optimizer.step()
             self.optimizer_steps += 1
             self.skipped_in_a_row = 0
@@ -119,11 +139,11 @@ class ReplicatedEngine:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _gradients(self) -> list[Tensor]:
-        if not self._gradients_checked:
-            missing = [name for name, p in self.trainable.items() if p.grad is None]
-            assert not missing, f"no gradient reached {missing}; the objective must touch every trainable parameter"
-            self._gradients_checked = True
-        return [p.grad for p in self.trainable.values() if p.grad is not None]
+        """Every trainable parameter's gradient, zeros where the step did not touch it."""
+        for parameter in self.trainable.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.trainable.values() if parameter.grad is not None]
 
     def _skip(self, step: int) -> None:
         """The norm is the same on all ranks, so all of them skip, and all stop together after too many in a row."""
@@ -150,7 +170,9 @@ class ReplicatedEngine:
             update_ema(self.objective.get_submodule(target), self.objective.get_submodule(source), momentum)
 
     def metrics(self) -> dict[str, float]:
-        return self.last | {"skipped_steps": self.skipped}
+        weights = {f"weight/{name}": weight for name, weight in self._weights.items()}
+        empty = {f"empty_steps/{name}": steps for name, steps in self.empty_losses.items()}
+        return self.last | weights | empty | {"skipped_steps": self.skipped}
 
     def state(self) -> dict[str, Any]:
         return {
@@ -160,8 +182,13 @@ class ReplicatedEngine:
         }
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Persistent buffers: those that are part of the state dict."""
-        return {name: value for name, value in self.objective.state_dict().items() if name not in self.parameters}
+        """Persistent buffers, by name; those that the code can compute again are left out."""
+        passing = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, module in self.objective.named_modules()
+            for name in module._non_persistent_buffers_set
+        }
+        return {name: buffer for name, buffer in self.objective.named_buffers() if name not in passing}
 
     def pieces(self) -> Iterator[Piece]:
         """Every rank could write everything; each writes its W-th part of every tensor, in parallel."""
@@ -182,7 +209,7 @@ class ReplicatedEngine:
     @torch.no_grad()
     def load_weights(self, source: TensorSource) -> None:
         for kind, held in (("model", self.parameters), ("buffer", self._buffers())):
-            _same_names(kind, set(held), source.names(kind))
+            _same_names(source, kind, set(held))
             for name, tensor in held.items():
                 tensor.copy_(source.read(kind, name, tuple(tensor.shape)))
 
@@ -193,7 +220,7 @@ class ReplicatedEngine:
         self.skipped_in_a_row = source.state["skipped_in_a_row"]
         self.empty_losses = dict(source.state["empty_losses"])
         for kind in MOMENTS:
-            _same_names(kind, set(self.trainable) if self.optimizer_steps else set(), source.names(kind))
+            _same_names(source, kind, set(self.trainable) if self.optimizer_steps else set())
         if not self.optimizer_steps:
             return
         for name, parameter in self.trainable.items():
@@ -207,7 +234,11 @@ class ReplicatedEngine:
         }
 
 
-def _same_names(kind: str, wanted: set[str], found: set[str]) -> None:
+def _same_names(source: TensorSource, kind: str, wanted: set[str]) -> None:
+    found = source.names(kind)
     if wanted != found:
         missing, extra = sorted(wanted - found)[:3], sorted(found - wanted)[:3]
-        raise ValueError(f"the checkpoint does not fit the model: {kind} lacks {missing} and has {extra} too many")
+        raise ValueError(
+            f"{source.folder} does not fit the model: of kind {kind} it lacks {missing or 'nothing'} and has "
+            f"{extra or 'nothing'} too many; give the config that it was trained with"
+        )

@@ -52,7 +52,7 @@ def describe(
             f"precision   {config.engine.precision}",
             f"memory      {peak_memory(ranks.device)} on rank 0 so far",
             f"time        {total_steps} steps ({epochs:.1f} epochs) at {seconds:.3f} s a step: "
-            f"{duration((total_steps - start) * seconds)} to go, data loading aside",
-            "check passed: one step forward and back; nothing was written",
+            f"{duration((total_steps - start) * seconds)} to go",
+            "check passed: two steps forward and back; the run folder is untouched",
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -10,6 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from src.distributed.variables import FAILURES
+
+BEYOND_THE_CODE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""A full disk or a folder that may not be written: the operating system's sentence names the file."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,13 @@ def record_failure(rank: int, error: BaseException) -> Failure:
         rank,
         time.time(),
         str(error) or type(error).__name__,
-        isinstance(error, ValueError),
+        isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in BEYOND_THE_CODE),
         "".join(traceback.format_exception(error)),
     )
     if folder := os.environ.get(FAILURES):
-        (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(asdict(failure)))
+        path = Path(folder) / f"rank-{rank}.json"
+        path.with_suffix(".draft").write_text(json.dumps(asdict(failure)))
+        path.with_suffix(".draft").replace(path)  # whole or not there: the launcher may end this process any moment
     return failure
 
 

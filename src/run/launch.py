@@ -14,12 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from src.config.sections import ExperimentConfig
-from src.distributed.processes import die_with_parent
-from src.distributed.variables import DEVICE, FAILURES, STORE_SOCKET
+from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
 from src.run.failure import first_failure
 
 GRACE_SECONDS = 5.0
@@ -79,7 +77,8 @@ def launch(devices: Sequence[str]) -> int:
     """Run this same command once for each device and return the exit code of the job."""
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: stopped.append(received))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, lambda received, _: stopped.append(received))
     with tempfile.TemporaryDirectory(prefix="medssl-") as folder, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(len(devices) + 8)
@@ -111,12 +110,12 @@ def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures:
         STORE_SOCKET: str(listener.fileno()),
         DEVICE: devices[rank],
         FAILURES: str(failures),
+        LAUNCHER: str(os.getpid()),
     }
     return subprocess.Popen(
         [sys.executable, *sys.argv],
         env=environment,
         pass_fds=[listener.fileno()] if rank == 0 else [],
-        preexec_fn=partial(die_with_parent, os.getpid()),
         start_new_session=True,  # Ctrl-C reaches the launcher alone, which ends the ranks
     )
 
@@ -135,18 +134,22 @@ def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _report(exit_codes: Sequence[int | None], failures: Path) -> int:
-    """Tell the first cause once. A rank that was killed left no word, and is the cause of what the others said."""
-    for rank, code in enumerate(exit_codes):
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            hint = " (often: out of memory)" if name == "SIGKILL" else ""
-            print(f"error: rank {rank} was killed by {name}{hint}; the job was ended", file=sys.stderr)
-            return 1
+    """Tell the first cause once: a user's mistake, else a rank that was killed and left no word, else the first error.
+
+    What the others say when one is gone is an echo; a user's mistake never is.
+    """
     failure = first_failure(failures)
-    if failure is not None:
-        if not failure.by_user or os.environ.get("MEDSSL_TRACEBACK"):
-            print(failure.trace, end="", file=sys.stderr)
-        place = f"rank {failure.rank}: " if len(exit_codes) > 1 and not failure.by_user else ""
-        print(f"error: {place}{failure.message}", file=sys.stderr)
-        return 1
-    return next((code for code in exit_codes if code), 0)
+    if failure is None or not failure.by_user:
+        for rank, code in enumerate(exit_codes):
+            if code is not None and code < 0:
+                name = signal.Signals(-code).name
+                hint = " (often: out of memory)" if name == "SIGKILL" else ""
+                print(f"error: rank {rank} was killed by {name}{hint}; the job was ended", file=sys.stderr)
+                return 1
+    if failure is None:
+        return next((code for code in exit_codes if code), 0)
+    if not failure.by_user or os.environ.get("MEDSSL_TRACEBACK"):
+        print(failure.trace, end="", file=sys.stderr)
+    place = f"rank {failure.rank}: " if len(exit_codes) > 1 and not failure.by_user else ""
+    print(f"error: {place}{failure.message}", file=sys.stderr)
+    return 1

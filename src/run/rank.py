@@ -12,6 +12,7 @@ from src.config.sections import ExperimentConfig
 from src.distributed.ranks import join, leave
 from src.distributed.variables import FAILURES
 from src.run.failure import record_failure
+from src.run.launch import check_devices
 from src.run.run import Run
 
 
@@ -22,7 +23,9 @@ def run_rank(config: ExperimentConfig, train: Callable[[Any, Run], None], check:
     """
     code = 0
     try:
-        train(config, Run(config, join(), check))
+        ranks = join()
+        check_devices(config, [str(ranks.device)] * ranks.world_size)
+        train(config, Run(config, ranks, check))
         leave()
     except BaseException as error:
         code = 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from src.checkpoints.manifest import MANIFEST, Manifest
+from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint
 from src.checkpoints.read import Checkpoint, newest_checkpoint, open_checkpoint
 from src.config.identity import first_difference, identity
 from src.config.sections import ExperimentConfig
 from src.run.folder import RunFolder
 
 
-def find_checkpoint(folder: RunFolder, config: ExperimentConfig, data_sha256: str) -> tuple[Path | None, list[str]]:
+def find_checkpoint(
+    folder: RunFolder, config: ExperimentConfig, data_sha256: str
+) -> tuple[Path | None, list[DamagedCheckpoint]]:
     """The checkpoint to continue from (None where the run has not got that far), and what was damaged and skipped.
 
     Raises:
@@ -20,35 +23,44 @@ def find_checkpoint(folder: RunFolder, config: ExperimentConfig, data_sha256: st
     """
     newest, damages = newest_checkpoint(folder.checkpoints)
     if newest is not None:
-        _refuse_another_run(newest.folder, newest.manifest, config, data_sha256)
+        manifest = newest.manifest
+        _refuse_another_run(newest.folder, manifest.identity, manifest.data_sha256, config, data_sha256)
         return newest.folder, damages
     if damages:
         raise ValueError(
-            f"no checkpoint in {folder.checkpoints} is whole ({'; '.join(damages)}); restore one from a copy, or set "
+            f"no checkpoint in {folder.checkpoints} is whole ({_listed(damages)}); restore one from a copy, or set "
             f"another logging.folder to start over"
         )
-    last = folder.last_logged_step()
-    if last is not None and last >= config.checkpoint.every:
-        raise ValueError(
-            f"{folder.root} has metrics up to step {last} but no checkpoint; restore its checkpoints, or set another "
-            f"logging.folder to start over"
-        )
+    attempt, last = folder.last_attempt(), folder.last_logged_step()
+    if attempt is not None and last is not None:
+        _refuse_another_run(folder.root, attempt.identity, attempt.data_sha256, config, data_sha256)
+        if attempt.start or last >= attempt.checkpoint_every:
+            raise ValueError(
+                f"{folder.root} has trained up to step {last} but holds no checkpoint; restore its checkpoints, or set "
+                f"another logging.folder to start over"
+            )
     return None, []
 
 
-def _refuse_another_run(path: Path, manifest: Manifest, config: ExperimentConfig, data_sha256: str) -> None:
-    difference = first_difference(manifest.identity, identity(config))
+def _refuse_another_run(
+    place: Path, trained: dict[str, Any], trained_on: str, config: ExperimentConfig, data_sha256: str
+) -> None:
+    difference = first_difference(trained, identity(config))
     if difference is not None:
         key, before, after = difference
         raise ValueError(
-            f"{path} was trained with {key} = {before}, but the config says {after}; put {key} back to continue, or "
-            f"set another logging.folder (and init_from, to start from these weights)"
+            f"{place} was trained with {key} = {before}, but the config says {after}; put {key} back to continue, or "
+            f"set another logging.folder (and init_from, to start from old weights)"
         )
-    if manifest.data_sha256 != data_sha256:
+    if trained_on != data_sha256:
         raise ValueError(
-            f"{path} was trained on other shards than those in data.root {config.data.root}: their index.json differs; "
-            f"restore it to continue, or set another logging.folder"
+            f"{place} was trained on other shards than those in data.root {config.data.root}: their index.json "
+            f"differs; restore it to continue, or set another logging.folder"
         )
+
+
+def _listed(damages: list[DamagedCheckpoint]) -> str:
+    return "; ".join(map(str, damages))
 
 
 def initial_weights(path: Path) -> Checkpoint:
@@ -61,6 +73,6 @@ def initial_weights(path: Path) -> Checkpoint:
         return open_checkpoint(path)
     newest, damages = newest_checkpoint(path / "checkpoints")
     if newest is None:
-        found = f"its checkpoints are damaged ({'; '.join(damages)})" if damages else "it has no checkpoint"
+        found = f"its checkpoints are damaged ({_listed(damages)})" if damages else "it has no checkpoint"
         raise ValueError(f"init_from: {path} is neither a checkpoint nor a run folder to start from: {found}")
     return newest

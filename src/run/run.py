@@ -1,7 +1,7 @@
 """The run: everything around an objective's loop that is the same for all of them.
 
 for step, batch in run.steps(engine, loader):      # continues where the folder stands, checkpoints on the way
-    losses = engine.forward_backward(batch)
+    losses = engine.forward_backward(step, batch)
     engine.step(step)
     run.log(step, losses)
 run.finish(engine, ...)
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from src.checkpoints.manifest import Manifest, read_manifest
 from src.checkpoints.read import Checkpoint
-from src.checkpoints.retention import clear_leftovers, retain
+from src.checkpoints.retention import clear_leftovers, retain, set_aside
 from src.checkpoints.write import write_checkpoint
-from src.config.identity import identity
+from src.config.identity import config_hash, identity
 from src.config.load import dump_config
 from src.config.sections import ExperimentConfig, Section
 from src.data.loader import Batch, Loader
@@ -33,7 +33,7 @@ from src.run.check import CHECK_STEPS, count_parameters, describe
 from src.run.clock import Clock
 from src.run.environment import environment
 from src.run.export import export_encoder
-from src.run.folder import RunFolder, replace_text
+from src.run.folder import Attempt, RunFolder, replace_text
 from src.run.logs import LOGGER, Lines, Progress, duration, log_to_file, log_to_terminal
 from src.run.resume import find_checkpoint, initial_weights
 
@@ -57,12 +57,15 @@ class Run:
         config = self.config.optimization
         self.total_steps = count_steps(config, self.config.data.batch_size, loader.samples)
         self._parameters = count_parameters(objective)
+        if self.config.engine.name == "ddp" and self.ranks.world_size == 1:
+            self._say("warning: engine.name is ddp, but one process has nothing to share: plain is used")
         warmup = warmup_steps(config, self.config.data.batch_size, loader.samples)
         return build_engine(
             objective,
             self.config.engine,
             config,
             self.ranks,
+            self.config.seed,
             learning_rate(config, warmup, self.total_steps),
             weight_decay(config, self.total_steps),
         )
@@ -89,7 +92,7 @@ class Run:
             batch = self._clock.next(batches)
             self._write_audit(step, batch)
             self._losses: dict[str, Tensor] = {}
-            yield step, self._to_device(batch)
+            yield step, batch
             self._clock.count(self.config.data.batch_size)
             if self._due(step, self.config.logging.every) and self.ranks.first:
                 self._write_metrics(step, engine, loader, progress)
@@ -115,49 +118,54 @@ class Run:
     def _due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self.total_steps
 
-    def _to_device(self, batches: list[Batch]) -> list[Batch]:
-        return [
-            {
-                name: value.to(self.ranks.device, non_blocking=True) if isinstance(value, Tensor) else value
-                for name, value in batch.items()
-            }
-            for batch in batches
-        ]
-
     def _claim(self) -> None:
-        """Take the run folder; only now, so that a mistake in config or data leaves nothing behind."""
+        """Take the run folder; only now, so that a mistake in the config's values or the data leaves nothing behind."""
         self.attempt = broadcast_object(self.folder.claim() if self.ranks.first else None)
         if self.ranks.first:
             log_to_file(self.folder.root / "training.log")
 
     def _restore(self, engine: Engine, loader: Loader) -> int:
-        """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step."""
+        """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step.
+
+        Rank 0 finds and verifies, and all ranks load what it found: another run may be writing into init_from.
+        """
         path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
         if path is not None:
-            checkpoint = Checkpoint(path, read_manifest(path))  # rank 0 has just verified it
+            checkpoint = Checkpoint(path, read_manifest(path))
             engine.load(checkpoint)
             self._say(f"continuing from {path}")
             return checkpoint.manifest.step
         if self.config.init_from is not None:
-            source = initial_weights(Path(self.config.init_from))
-            engine.load_weights(source)
-            self._say(f"starting from the weights of {source.folder}")
+            start = Path(self.config.init_from)
+            path = broadcast_object(initial_weights(start).folder if self.ranks.first else None)
+            engine.load_weights(Checkpoint(path, read_manifest(path)))
+            self._say(f"starting from the weights of {path}")
         return 0
 
     def _find_checkpoint(self, loader: Loader) -> Path | None:
         path, damages = find_checkpoint(self.folder, self.config, loader.sha256)
         for damage in damages:
-            self._say(f"warning: a damaged checkpoint is skipped: {damage}")
+            self._say(f"warning: a damaged checkpoint is skipped and set aside: {damage}")
         if not self.check:
             clear_leftovers(self.folder.checkpoints, self.attempt)
+            set_aside(damage.folder for damage in damages)
         return path
 
     def _open_logs(self, start: int, loader: Loader) -> None:
         if self.ranks.first:
             self.folder.cut_logs(start)
             replace_text(self.folder.config, dump_config(self.config))
-            facts = {"start": start, "world_size": self.ranks.world_size, "data_sha256": loader.sha256}
-            self.folder.record_attempt(self.attempt, facts | environment())
+            self.folder.record_attempt(
+                Attempt(
+                    number=self.attempt,
+                    start=start,
+                    checkpoint_every=self.config.checkpoint.every,
+                    world_size=self.ranks.world_size,
+                    identity=identity(self.config),
+                    data_sha256=loader.sha256,
+                    environment=environment(),
+                )
+            )
             self._metrics = Lines(self.folder.metrics)
         barrier()
         audit = self.folder.audit / f"rank-{self.ranks.rank}.jsonl"
@@ -201,6 +209,7 @@ class Run:
             engine=engine.name,
             optimizer_steps=engine.optimizer_steps,
             identity=identity(self.config),
+            config_hash=config_hash(self.config),
             data_sha256=loader.sha256,
             state=engine.state(),
         )
@@ -213,9 +222,10 @@ class Run:
         seconds = 0.0
         begin = min(start, self.total_steps - 1)
         end = min(begin + CHECK_STEPS, self.total_steps)
-        for step, batch in zip(range(begin, end), loader.steps(begin, end), strict=True):
+        batches = loader.steps(begin, end)
+        for step in range(begin, end):
             begun = time.perf_counter()
-            yield step, self._to_device(batch)
+            yield step, next(batches)
             seconds = time.perf_counter() - begun
         self._say(describe(self.config, self.ranks, self._parameters, loader.samples, start, self.total_steps, seconds))
 

@@ -48,7 +48,7 @@ def main(config: Config, run: Run) -> None:
     teacher = config.model.teacher
     momentum = linear(teacher.momentum, teacher.final_momentum, run.total_steps)
     for step, batch in run.steps(engine, loader):
-        losses = engine.forward_backward(batch)
+        losses = engine.forward_backward(step, batch)
         engine.step(step)
         engine.ema("teacher", "student", momentum(step))
         run.log(step, losses)

@@ -8,7 +8,7 @@ import torch
 
 from src.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest, write_manifest
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
-from src.checkpoints.retention import clear_leftovers, retain
+from src.checkpoints.retention import clear_leftovers, retain, set_aside
 from src.checkpoints.write import _write_rank_file, write_checkpoint
 from src.config.sections import CheckpointConfig
 from src.distributed.ranks import Ranks
@@ -32,6 +32,7 @@ def make_manifest(step=10, attempt=1):
         engine="plain",
         optimizer_steps=step,
         identity={"seed": 0},
+        config_hash="c",
         data_sha256="d",
         state={},
     )
@@ -102,7 +103,13 @@ def test_the_newest_whole_one_is_found_and_damaged_ones_are_named(tmp_path):
     data = newest / "rank-00000.safetensors"
     data.write_bytes(data.read_bytes()[:-1])
     found, damages = newest_checkpoint(tmp_path)
-    assert found.manifest.step == 20 and len(damages) == 1 and str(data) in damages[0]
+    assert found.manifest.step == 20 and len(damages) == 1 and str(data) in str(damages[0])
+    set_aside(damage.folder for damage in damages)
+    assert newest_checkpoint(tmp_path) == (found, [])
+    for step in (25, 30):
+        retain(tmp_path, CheckpointConfig(keep_last=3), write(tmp_path, step, attempt=3))
+    assert [int(path.name[5:13]) for path in checkpoint_folders(tmp_path)] == [30, 25, 20]
+    assert (tmp_path / "step-00000030.attempt-2.damaged").is_dir()
 
 
 def test_half_written_folders_are_not_checkpoints_and_are_cleared_by_a_later_attempt(tmp_path):
@@ -133,3 +140,11 @@ def test_a_tensor_of_another_shape_is_refused(tmp_path):
     checkpoint = open_checkpoint(write(tmp_path))
     with pytest.raises(ValueError, match=r"encoder\.weight has shape \[5, 3\], the model wants \[5, 4\]"):
         checkpoint.read("model", "encoder.weight", (5, 4))
+
+
+def test_another_format_is_not_called_damage(tmp_path):
+    path = write(tmp_path)
+    write_manifest(path, replace(read_manifest(path), format=99))
+    with pytest.raises(ValueError, match="format 99, this version reads 1") as raised:
+        newest_checkpoint(tmp_path)
+    assert not isinstance(raised.value, DamagedCheckpoint)

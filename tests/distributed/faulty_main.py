@@ -1,6 +1,8 @@
 """main.py with one seeded fault, to show that what should notice it does: faulty_main.py --fault NAME ..."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,8 +14,8 @@ def no_ema(engine, target, source, momentum):
 
 
 def halved(original):
-    def forward_backward(engine, batches):
-        losses = original(engine, batches)
+    def forward_backward(engine, step, batches):
+        losses = original(engine, step, batches)
         for parameter in engine.trainable.values():
             parameter.grad *= 0.5
         return losses
@@ -22,8 +24,8 @@ def halved(original):
 
 
 def doubled(original):
-    def forward_backward(engine, batches):
-        return original(engine, batches * 2 if engine.ranks.rank == 1 else batches)
+    def forward_backward(engine, step, batches):
+        return original(engine, step, batches * 2 if engine.ranks.rank == 1 else batches)
 
     return forward_backward
 
@@ -39,6 +41,16 @@ def failing(original):
     return step
 
 
+def late(original):
+    """Rank 1 would look two seconds after rank 0."""
+
+    def initial_weights(path):
+        time.sleep(2 * (os.environ["RANK"] == "1"))
+        return original(path)
+
+    return initial_weights
+
+
 def sow(fault):
     from src.engines.replicated import ReplicatedEngine
     from src.run import run
@@ -49,6 +61,8 @@ def sow(fault):
         run.weight_decay = lambda config, steps: lambda step: 0.0
     elif fault == "gradients_halved":
         ReplicatedEngine.forward_backward = halved(ReplicatedEngine.forward_backward)
+    elif fault == "late_init":
+        run.initial_weights = late(run.initial_weights)
     elif fault == "rank_1_fails":
         ReplicatedEngine.step = failing(ReplicatedEngine.step)
     else:

@@ -60,6 +60,7 @@ def make_engine(precision="fp32", **optimization):
         EngineConfig(precision=precision),
         settings,
         Ranks(0, 1, torch.device("cpu")),
+        seed=4,
         learning_rate=lambda step: 0.1 / (step + 1),
         weight_decay=lambda step: 0.3 - 0.01 * step,
     )
@@ -75,7 +76,7 @@ def test_gradient_and_losses_are_the_big_batchs_however_it_is_cut(sizes):
     engine, objective, batch = make_engine(), Objective(), make_batch()
     loss = reference_loss(objective, batch)
     loss.backward()
-    losses = engine.forward_backward(cut(batch, sizes))
+    losses = engine.forward_backward(0, cut(batch, sizes))
     assert losses["loss"].item() == pytest.approx(loss.item(), rel=1e-6)
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
@@ -84,12 +85,12 @@ def test_gradient_and_losses_are_the_big_batchs_however_it_is_cut(sizes):
 
 def test_steps_are_torchs_adamw_with_this_steps_rates_and_the_papers_ema():
     engine, objective = make_engine(), Objective()
-    decayed, plain = [objective.student.weight], [objective.student.bias, objective.head.weight, objective.head.bias]
+    decayed, plain = [objective.student.weight, objective.head.weight], [objective.student.bias, objective.head.bias]
     optimizer = torch.optim.AdamW([{"params": decayed}, {"params": plain, "weight_decay": 0.0}])
     for step in range(6):
         batch = make_batch()
         batch["x"] += step
-        engine.forward_backward(cut(batch, [5, 7]))
+        engine.forward_backward(0, cut(batch, [5, 7]))
         engine.step(step)
         engine.ema("teacher", "student", 0.9)
         reference_loss(objective, batch).backward()
@@ -116,17 +117,17 @@ def snapshot(engine):
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted():
     engine, batch = make_engine(), make_batch()
-    engine.forward_backward([batch])
+    engine.forward_backward(0, [batch])
     engine.step(0)
     before = snapshot(engine)
     broken = make_batch()
     broken["x"][3] = math.nan
-    engine.forward_backward(cut(broken, [6, 6]))
+    engine.forward_backward(0, cut(broken, [6, 6]))
     engine.step(1)
     engine.ema("teacher", "student", 0.5)
     assert all(torch.equal(a, b) for a, b in zip(before, snapshot(engine), strict=True))
     assert engine.state()["skipped_steps"] == 1 and engine.optimizer_steps == 1
-    engine.forward_backward([batch])
+    engine.forward_backward(0, [batch])
     engine.step(2)
     assert engine.state() == {"skipped_steps": 1, "skipped_in_a_row": 0, "empty_losses": {}}
 
@@ -135,9 +136,9 @@ def test_too_many_skipped_steps_stop_the_run_and_name_the_samples():
     engine = make_engine(max_skipped=2)
     broken = make_batch()
     broken["x"][7] = math.inf
-    engine.forward_backward(cut(broken, [6, 6]))
+    engine.forward_backward(0, cut(broken, [6, 6]))
     engine.step(0)
-    engine.forward_backward(cut(broken, [6, 6]))
+    engine.forward_backward(0, cut(broken, [6, 6]))
     with pytest.raises(ValueError, match=r"2 steps in a row .*rank 0: s6, s7, s8, s9, s10, s11;"):
         engine.step(1)
 
@@ -145,7 +146,7 @@ def test_too_many_skipped_steps_stop_the_run_and_name_the_samples():
 def test_a_loss_that_nothing_counts_for_is_zero_and_counted():
     engine, batch = make_engine(), make_batch()
     batch["labels"][:] = math.nan
-    losses = engine.forward_backward([batch])
+    losses = engine.forward_backward(0, [batch])
     engine.step(0)
     assert losses["labels"] == 0 and torch.isfinite(losses["loss"])
     assert engine.state()["empty_losses"] == {"labels": 1} and engine.optimizer_steps == 1
@@ -153,19 +154,51 @@ def test_a_loss_that_nothing_counts_for_is_zero_and_counted():
 
 def test_bf16_is_autocast_and_leaves_parameters_in_fp32():
     engine, batch = make_engine(precision="bf16"), make_batch()
-    exact = make_engine().forward_backward([batch])["loss"].item()
-    rounded = engine.forward_backward([batch])["loss"].item()
+    exact = make_engine().forward_backward(0, [batch])["loss"].item()
+    rounded = engine.forward_backward(0, [batch])["loss"].item()
     engine.step(0)
     assert rounded != exact and rounded == pytest.approx(exact, rel=0.05)
     assert all(p.dtype == torch.float32 for p in engine.parameters.values())
 
 
-def test_a_parameter_without_gradient_is_told():
+def test_a_parameter_that_a_step_does_not_touch_gets_zeros():
     engine, batch = make_engine(), make_batch()
     engine.objective.forward = lambda batch, mode: {
         "tokens": engine.objective.student(batch["x"]).sum(),
         "labels": engine.objective.student(batch["x"]).sum(),
     }
-    engine.forward_backward([batch])
-    with pytest.raises(AssertionError, match=r"head\.weight"):
-        engine.step(0)
+    engine.forward_backward(0, [batch])
+    engine.step(0)
+    assert engine.optimizer.state[engine.objective.head.weight]["step"] == 1
+
+
+def test_dropout_is_a_function_of_step_and_micro_batch():
+    def losses(step, sizes):
+        engine = make_engine()
+        engine.objective.student = nn.Sequential(engine.objective.student, nn.Dropout(0.5))
+        torch.rand(step * 7 + 1)  # whatever was drawn before, as after a resume
+        return engine.forward_backward(step, cut(make_batch(), sizes))["loss"].item()
+
+    assert losses(3, [6, 6]) == losses(3, [6, 6])
+    assert losses(3, [6, 6]) != losses(4, [6, 6])
+
+
+def test_tied_parameters_are_saved_once_and_passing_buffers_not_at_all():
+    engine = make_engine()
+    objective = engine.objective
+    objective.tied = nn.Linear(3, 4)
+    objective.tied.weight = objective.student.weight
+    objective.register_buffer("counter", torch.zeros(2))
+    objective.register_buffer("positions", torch.zeros(2), persistent=False)
+    kept = [(piece.kind, piece.name) for piece in engine.pieces()]
+    assert ("buffer", "counter") in kept and len(set(kept)) == len(kept)
+    assert not {("buffer", "positions"), ("buffer", "tied.weight"), ("model", "tied.weight")} & set(kept)
+
+
+def test_metrics_tell_what_each_loss_ran_over():
+    engine, batch = make_engine(), make_batch()
+    batch["labels"][:] = math.nan
+    engine.forward_backward(0, cut(batch, [5, 7]))
+    engine.step(0)
+    assert engine.metrics()["weight/tokens"] == batch["lengths"].sum() and engine.metrics()["weight/labels"] == 0
+    assert engine.metrics()["empty_steps/labels"] == 1

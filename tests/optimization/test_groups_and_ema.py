@@ -11,6 +11,7 @@ class Objective(nn.Module):
     def __init__(self):
         super().__init__()
         self.encoder = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Linear(4, 4), nn.LayerNorm(4))
+        self.score = nn.Linear(4, 1)
         self.frozen = nn.Linear(3, 3).requires_grad_(False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 4))
         self.temperature = nn.Parameter(torch.zeros(1))
@@ -26,6 +27,7 @@ def test_matrices_decay_and_biases_norms_tokens_and_scalars_do_not():
         "encoder.2.bias",
     )
     assert not groups["encoder_no_decay"].decays
+    assert groups["score"].parameters == ("score.weight",)  # a matrix, if of one row
     assert groups["mask_token_no_decay"].parameters == ("mask_token",)
     assert groups["temperature_no_decay"].parameters == ("temperature",)
 

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from src.run import folder as folder_module
-from src.run.folder import RunFolder, read_lines, replace_text
+from src.run.folder import Attempt, RunFolder, replace_text, steps_from_the_end
 from src.run.logs import Lines, duration
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_attempt(number):
+    return Attempt(number, 10 * number, 5, 1, {"seed": 0}, "d", {"host": "here"})
 
 
 def test_logs_are_cut_back_to_the_step_and_lose_a_half_written_line(tmp_path):
@@ -39,7 +43,7 @@ def test_cutting_nothing_leaves_the_bytes_as_they_were(tmp_path):
 
 def test_numbers_that_json_lacks_are_null(tmp_path):
     Lines(tmp_path / "m.jsonl").write({"loss": math.nan, "norm": math.inf, "ok": 1.0})
-    assert list(read_lines(tmp_path / "m.jsonl")) == [{"loss": None, "norm": None, "ok": 1.0}]
+    assert json.loads((tmp_path / "m.jsonl").read_text()) == {"loss": None, "norm": None, "ok": 1.0}
 
 
 def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path, monkeypatch):
@@ -54,7 +58,7 @@ def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path, monkeypatch
     owner.communicate()
     folder = RunFolder(tmp_path)
     assert folder.claim() == 1
-    folder.record_attempt(1, {})
+    folder.record_attempt(make_attempt(1))
     assert (tmp_path / "owner.lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
@@ -62,7 +66,8 @@ def test_attempts_are_counted_by_their_records(tmp_path):
     folder = RunFolder(tmp_path)
     for expected in (1, 2, 3):
         assert folder.claim() == expected
-        folder.record_attempt(expected, {"start": 0})
+        folder.record_attempt(make_attempt(expected))
+    assert folder.last_attempt() == make_attempt(3)
 
 
 def test_a_replaced_file_is_whole_at_any_moment(tmp_path):
@@ -75,3 +80,26 @@ def test_a_replaced_file_is_whole_at_any_moment(tmp_path):
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45s"), (600, "10m"), (7200, "2.0h")])
 def test_durations_are_told_in_the_unit_that_fits(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_a_power_cut_leaves_in_a_log_is_passed_over(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    whole = "".join(json.dumps({"step": step}) + "\n" for step in range(8))
+    log.write_bytes(whole.encode() + b"\0" * 40 + b"\n" + b"{broken}\n" + b"\0" * 9)
+    folder = RunFolder(tmp_path)
+    assert folder.last_logged_step() == 7
+    folder.cut_logs(8)
+    assert log.read_text() == whole
+
+
+def test_only_the_tail_of_a_log_is_read(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(b"not json\n" * 1000 + b'{"step": 5}\n{"step": 6}\n')
+    steps = steps_from_the_end(log)
+    assert [next(steps)[1], next(steps)[1]] == [6, 5]
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="logging.folder: .*run can't be used as a run folder"):
+        RunFolder(tmp_path / "run").claim()
