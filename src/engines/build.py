@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from src.config.sections import EngineConfig, OptimizationConfig
-from src.distributed.ranks import Ranks
-from src.engines.engine import Engine
+from src.engines.engine import Engine, Setup
 from src.engines.replicated import ReplicatedEngine
-from src.optimization.schedules import Schedule
 
 
-def build_engine(
-    objective: nn.Module,
-    config: EngineConfig,
-    optimization: OptimizationConfig,
-    ranks: Ranks,
-    seed: int,
-    learning_rate: Schedule,
-    weight_decay: Schedule,
-) -> Engine:
-    """The engine around an objective; takes the module over."""
-    return ReplicatedEngine(objective, config, optimization, ranks, seed, learning_rate, weight_decay)
+def build_engine(objective: nn.Module, setup: Setup) -> Engine:
+    """The engine around an objective, whose module it takes over; `plain`, `ddp` and `auto` are one engine."""
+    return ReplicatedEngine(objective, setup)

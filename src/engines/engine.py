@@ -20,7 +20,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from src.distributed.ranks import sum_over_ranks
+from src.config.sections import EngineConfig, OptimizationConfig
+from src.distributed.ranks import Ranks, sum_over_ranks
+from src.optimization.schedules import Schedule
 
 Batch = dict[str, Any]
 
@@ -53,6 +55,18 @@ class TensorSource(Protocol):
     def names(self, kind: str) -> set[str]: ...
 
     def read(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every engine is built from, beside the objective."""
+
+    config: EngineConfig
+    optimization: OptimizationConfig
+    ranks: Ranks
+    seed: int
+    learning_rate: Schedule
+    weight_decay: Schedule
 
 
 class Engine(Protocol):

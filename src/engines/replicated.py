@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from src.config.sections import EngineConfig, OptimizationConfig
-from src.distributed.ranks import Ranks, gather_objects
-from src.engines.engine import Batch, Piece, TensorSource, global_means, global_weights, to_device
+from src.distributed.ranks import gather_objects
+from src.engines.engine import Batch, Piece, Setup, TensorSource, global_means, global_weights, to_device
 from src.optimization.ema import update_ema
 from src.optimization.groups import parameter_groups
-from src.optimization.schedules import Schedule
 from src.randomness import derive_seed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -27,30 +25,20 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class ReplicatedEngine:
     """AdamW on a full copy of the objective; gradients are averaged by DDP when there is more than one rank."""
 
-    def __init__(
-        self,
-        objective: nn.Module,
-        config: EngineConfig,
-        optimization: OptimizationConfig,
-        ranks: Ranks,
-        seed: int,
-        learning_rate: Schedule,
-        weight_decay: Schedule,
-    ) -> None:
-        self.seed = seed
-        self.name = "ddp" if ranks.world_size > 1 else "plain"
-        self.objective = objective.to(ranks.device)
-        self.config, self.optimization, self.ranks = config, optimization, ranks
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+    def __init__(self, objective: nn.Module, setup: Setup) -> None:
+        self.config, self.optimization, self.ranks = setup.config, setup.optimization, setup.ranks
+        self.seed, self.learning_rate, self.weight_decay = setup.seed, setup.learning_rate, setup.weight_decay
+        self.name = "ddp" if self.ranks.world_size > 1 else "plain"
+        self.objective = objective.to(self.ranks.device)
         self.module = self._wrap()
         self.parameters = dict(self.objective.named_parameters())
         self.trainable = {name: p for name, p in self.parameters.items() if p.requires_grad}
         self.groups = parameter_groups(self.objective)
         self.optimizer = torch.optim.AdamW(
             [{"params": [self.parameters[name] for name in group.parameters]} for group in self.groups],
-            lr=optimization.lr,
-            betas=optimization.betas,
-            eps=optimization.eps,
+            lr=self.optimization.lr,
+            betas=self.optimization.betas,
+            eps=self.optimization.eps,
             fused=True,
         )
         self.optimizer_steps = 0

@@ -31,8 +31,9 @@ class VisionTransformer(nn.Module):
     """Pre-norm ViT with fixed sine-cosine positions, no class token, a final LayerNorm (Dosovitskiy et al. 2021).
 
     The patch embedding is scaled by its fan-in (LeCun), so that a standardised signal enters as loud as its position
-    whatever the patch: with the usual std of 0.02 a patch of 16 numbers enters at 0.08 beside positions of 0.7, and a
-    JEPA learns to predict the positions alone (loss 0.006 and effective rank 3 after 300 steps on heartbeats).
+    whatever the patch. With the usual std of 0.02 a patch of 16 numbers enters at 0.08 beside positions of 0.7, and a
+    JEPA on heartbeats learned the positions alone: loss 0.006 after 333 steps, and of the variance of the teacher's
+    features only 15 % lay between beats (76 % or more with this scale).
     """
 
     pos_embed: Tensor

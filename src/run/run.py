@@ -26,7 +26,7 @@ from src.config.sections import ExperimentConfig, Section
 from src.data.loader import Batch, Loader
 from src.distributed.ranks import Ranks, barrier, broadcast_object
 from src.engines.build import build_engine
-from src.engines.engine import Engine
+from src.engines.engine import Engine, Setup
 from src.optimization.schedules import count_steps, learning_rate, warmup_steps, weight_decay
 from src.randomness import derive_seed
 from src.run.check import CHECK_STEPS, count_parameters, describe
@@ -60,15 +60,15 @@ class Run:
         if self.config.engine.name == "ddp" and self.ranks.world_size == 1:
             self._say("warning: engine.name is ddp, but one process has nothing to share: plain is used")
         warmup = warmup_steps(config, self.config.data.batch_size, loader.samples)
-        return build_engine(
-            objective,
-            self.config.engine,
-            config,
-            self.ranks,
-            self.config.seed,
-            learning_rate(config, warmup, self.total_steps),
-            weight_decay(config, self.total_steps),
+        setup = Setup(
+            config=self.config.engine,
+            optimization=config,
+            ranks=self.ranks,
+            seed=self.config.seed,
+            learning_rate=learning_rate(config, warmup, self.total_steps),
+            weight_decay=weight_decay(config, self.total_steps),
         )
+        return build_engine(objective, setup)
 
     def steps(self, engine: Engine, loader: Loader) -> Iterator[tuple[int, list[Batch]]]:
         """Step numbers with this rank's micro-batches, from where the run folder stands to the end.

@@ -170,7 +170,11 @@ def test_ctrl_c_leaves_nothing_running(shards, tmp_path, number):
     members = descendants(process.pid)
     assert len(members) >= 4, "two ranks and their workers"
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        kill_tree(process.pid)
+        raise
     assert process.returncode == 128 + number and "Traceback" not in err
     wait_until(lambda: not alive(members), 10, "processes left")
 

@@ -10,6 +10,7 @@ from torch import nn
 from src.config.sections import EngineConfig, OptimizationConfig
 from src.distributed.ranks import Ranks
 from src.engines.build import build_engine
+from src.engines.engine import Setup
 
 KEYS = [f"s{i}" for i in range(12)]
 
@@ -55,15 +56,15 @@ def cut(batch, sizes):
 
 def make_engine(precision="fp32", **optimization):
     settings = OptimizationConfig(**{"steps": 10, "lr": 0.1, "weight_decay": 0.3, "clip": 0.5} | optimization)
-    return build_engine(
-        Objective(),
-        EngineConfig(precision=precision),
-        settings,
-        Ranks(0, 1, torch.device("cpu")),
+    setup = Setup(
+        config=EngineConfig(precision=precision),
+        optimization=settings,
+        ranks=Ranks(0, 1, torch.device("cpu")),
         seed=4,
         learning_rate=lambda step: 0.1 / (step + 1),
         weight_decay=lambda step: 0.3 - 0.01 * step,
     )
+    return build_engine(Objective(), setup)
 
 
 def reference_loss(objective, batch):

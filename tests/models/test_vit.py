@@ -98,3 +98,12 @@ def test_sizes_have_the_published_parameter_counts(name, millions):
 def test_a_patch_that_does_not_divide_the_length_is_refused():
     with pytest.raises(ValueError, match="patch 7 does not divide length 40"):
         EncoderConfig(name="ecg_tiny", leads=3, length=40, patch=7)
+
+
+@pytest.mark.parametrize(("leads", "patch"), [(2, 8), (12, 25), (1, 4)])
+def test_a_standardised_signal_enters_as_loud_as_its_position(leads, patch):
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig(name="ecg_tiny", leads=leads, length=20 * patch, patch=patch))
+    signal = encoder.patch_embed(torch.randn(64, leads, 20 * patch)).std().item()
+    positions = encoder.pos_embed.pow(2).mean().sqrt().item()
+    assert signal == pytest.approx(1.0, rel=0.1) and positions == pytest.approx(0.5**0.5, rel=0.01)
