@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -20,6 +20,12 @@ from src.optimization.groups import parameter_groups
 from src.randomness import derive_seed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+# torch 2.13 renamed DDP's argument and warns of the old name; 2.11 has the old one alone.
+SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 class ReplicatedEngine:
@@ -58,13 +64,13 @@ class ReplicatedEngine:
         """
         if self.ranks.world_size == 1:
             return self.objective
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        unsynced: dict[str, Any] = {SYNC_BUFFERS: False}
         return DistributedDataParallel(
             self.objective,
             device_ids=[self.ranks.device] if self.ranks.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=True,
+            **unsynced,
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -101,6 +101,7 @@ def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures:
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
     environment = {
         "OMP_NUM_THREADS": str(threads),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would advise to switch off what the engine needs
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -120,7 +120,7 @@ def test_two_runs_fit_on_one_machine(undisturbed, shards, tmp_path):
     both = [start(*command(tmp_path / name, shards, 2)) for name in ("one", "other")]
     for process in both:
         out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, out + err
+        assert process.returncode == 0 and not err, out + err
     assert global_batches(tmp_path / "one") == global_batches(tmp_path / "other") == global_batches(reference)
     assert same_tensors(tmp_path / "one", tmp_path / "other")
 
