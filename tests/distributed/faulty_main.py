@@ -41,6 +41,17 @@ def failing(original):
     return step
 
 
+def poisoned(original):
+    """From the third step on, rank 1 gets samples that are not finite."""
+
+    def forward_backward(engine, step, batches):
+        if engine.ranks.rank == 1 and step >= 2:
+            batches = [{**batch, "ecg": batch["ecg"] * float("nan")} for batch in batches]
+        return original(engine, step, batches)
+
+    return forward_backward
+
+
 def late(original):
     """Rank 1 would look two seconds after rank 0."""
 
@@ -61,6 +72,8 @@ def sow(fault):
         run.weight_decay = lambda config, steps: lambda step: 0.0
     elif fault == "gradients_halved":
         ReplicatedEngine.forward_backward = halved(ReplicatedEngine.forward_backward)
+    elif fault == "nan_on_rank_1":
+        ReplicatedEngine.forward_backward = poisoned(ReplicatedEngine.forward_backward)
     elif fault == "late_init":
         run.initial_weights = late(run.initial_weights)
     elif fault == "rank_1_fails":

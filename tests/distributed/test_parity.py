@@ -99,3 +99,16 @@ def test_training_does_not_depend_on_ranks_or_accumulation(one_process, shards, 
 def test_the_comparison_sees_a_seeded_fault(one_process, shards, tmp_path, fault):
     found = discrepancies(one_process, train(tmp_path, shards, 2, fault=fault))
     assert not within(found), found
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_moments_and_a_moving_teacher_in_fp32(one_process, shards, tmp_path):
+    rounded = train(tmp_path, shards, 2, ["engine.precision=bf16"])
+    exact_losses, losses = ([record["loss"] for record in metrics(folder)] for folder in (one_process, rounded))
+    assert losses[0] != exact_losses[0] and losses == pytest.approx(exact_losses, rel=2e-2)
+    found = tensors(rounded, STEPS)
+    assert all(value.dtype == torch.float32 for value in found.values())
+    moved = flat(found, "model", "teacher.") - flat(tensors(rounded, 1), "model", "teacher.")
+    expected = flat(tensors(one_process, STEPS), "model", "teacher.") - flat(
+        tensors(one_process, 1), "model", "teacher."
+    )
+    assert relative(moved - expected, expected) < 0.2

@@ -275,3 +275,15 @@ def test_a_rank_that_fails_ends_the_job_with_its_error(trained, tmp_path):
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "error: rank 1: the third step went wrong" in done.stderr
     assert len(metrics(tmp_path)) <= 3
+
+
+def test_gradients_that_stay_infinite_stop_all_ranks_and_name_rank_and_samples(trained, tmp_path):
+    settled = settings(tmp_path, trained / "shards", "optimization.max_skipped=3", "checkpoint.every=1")
+    words = [*DEBUG, "cpu", "--fault", "nan_on_rank_1", *settled]
+    sentence = refuse(*words, script="tests/distributed/faulty_main.py")
+    assert "step 4: the gradient was not finite for 3 steps in a row" in sentence
+    named = re.search(r"last seen in rank 1: (\S+), ", sentence)
+    assert named is not None and named[1] in lines(tmp_path / "audit" / "rank-1.jsonl")[4]["keys"]
+    assert [record["skipped_steps"] for record in metrics(tmp_path)] == [0, 0, 1, 2]
+    before, after = tensors(tmp_path, 2), tensors(tmp_path, 4)
+    assert all(torch.equal(before[key], after[key]) for key in before)
