@@ -63,7 +63,7 @@ def relative(difference, scale):
 
 
 def discrepancies(reference, other):
-    """PROTOCOL's comparison: gradient of step 1; update, teacher and moments after all steps."""
+    """Relative differences: gradient of step 1; update, teacher and moments after all steps."""
     gradient = first_gradient(reference)
     found = {"gradient": relative(first_gradient(other) - gradient, gradient)}
     early, ends = tensors(reference, 1), (tensors(reference, STEPS), tensors(other, STEPS))
