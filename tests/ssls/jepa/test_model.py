@@ -51,7 +51,7 @@ def test_loss_is_the_sum_over_target_tokens_one_block_at_a_time(kind):
                 distance = (guess - target).abs()
                 huber = torch.where(distance < 1, 0.5 * distance**2, distance - 0.5)
                 expected += (huber if kind == "smooth_l1" else distance).mean().item()
-    assert float(jepa(batch)["prediction"]) == pytest.approx(expected, rel=1e-5)
+    assert jepa(batch)["prediction"].item() == pytest.approx(expected, rel=1e-5)
     assert jepa.weights(batch) == {"prediction": 4 * 2 * 3}
 
 
