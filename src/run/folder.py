@@ -94,20 +94,23 @@ class RunFolder:
         return Attempt(**json.loads(records[-1].read_text())) if records else None
 
     def last_logged_step(self) -> int | None:
-        """The last step that the metrics tell of."""
-        return next((step for _, step in steps_from_the_end(self.metrics)), None)
+        """The last step that metrics or audit tell of: metrics may be written more rarely than checkpoints."""
+        last = [next(steps_from_the_end(path), None) for path in self._logs()]
+        return max((found[1] for found in last if found is not None), default=None)
+
+    def _logs(self) -> list[Path]:
+        return [path for path in (self.metrics, *self.audit.glob("rank-*.jsonl")) if path.exists()]
 
     def cut_logs(self, step: int) -> None:
         """Drop every line of metrics and audit at or after `step`: the run goes on from there and writes them again.
 
         Also drops what a kill or a power cut left after the last whole line.
         """
-        for path in (self.metrics, *self.audit.glob("rank-*.jsonl")):
-            if path.exists():
-                ends = (end for end, logged in steps_from_the_end(path) if logged < step)
-                with path.open("r+b") as file:
-                    file.truncate(next(ends, 0))
-                    os.fsync(file.fileno())
+        for path in self._logs():
+            ends = (end for end, logged in steps_from_the_end(path) if logged < step)
+            with path.open("r+b") as file:
+                file.truncate(next(ends, 0))
+                os.fsync(file.fileno())
 
 
 def steps_from_the_end(path: Path) -> Iterator[tuple[int, int]]:
@@ -115,7 +118,7 @@ def steps_from_the_end(path: Path) -> Iterator[tuple[int, int]]:
 
     Steps rise along a log, so that only its tail is ever read, however long it is.
     """
-    if not path.exists() or not path.stat().st_size:
+    if not path.stat().st_size:  # nothing can be mapped
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         end = data.rfind(b"\n") + 1

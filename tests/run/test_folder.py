@@ -103,3 +103,12 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="logging.folder: .*run can't be used as a run folder"):
         RunFolder(tmp_path / "run").claim()
+
+
+def test_a_run_that_audits_more_often_than_it_logs_has_trained_as_far_as_its_audit(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.last_logged_step() is None
+    folder.audit.mkdir()
+    (folder.audit / "rank-0.jsonl").write_text('{"step": 41}\n{"step": 42}\n')
+    folder.metrics.write_text("")
+    assert folder.last_logged_step() == 42
