@@ -1,6 +1,6 @@
 """Build tar shards that the data section of a config can name, or index tars that are there already.
 
-python -m tools.build_shards ecg --input beats.npz --output DIR [--samples-per-shard N]
+python -m tools.build_shards ecg --input RECORDS [--table CSV] --output DIR    (--help tells every flag)
 python -m tools.build_shards index --input DIR [--leads I II ...] [--sampling-rate HZ] [--labels NAME ...]
 """
 
@@ -10,23 +10,16 @@ import argparse
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
-from src.data.builders.mitbih import read_beats
 from src.data.index import TRAINING_SPLIT, Index, Labels
-from src.data.make_index import find_tars, make_index
-from src.data.write_shards import SAMPLES_PER_SHARD, write_shards
+from src.data.make_index import Progress, find_tars, make_index
+from tools.build_ecg import add_flags, build_ecg, pair
 
 
-def build_ecg(arguments: argparse.Namespace) -> Index:
-    """Shards of the beats in an .npz."""
-    beats = read_beats(arguments.input)
-    records = tqdm(beats.records(), "writing", len(beats), unit=" samples")
-    return write_shards(arguments.output, records, beats.description(), arguments.samples_per_shard, _indexing)
-
-
-def index_tars(arguments: argparse.Namespace) -> Index:
+def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:
     """The index of a folder of tars, written into it."""
     return make_index(
         arguments.input,
@@ -35,7 +28,7 @@ def index_tars(arguments: argparse.Namespace) -> Index:
         sampling_rate=arguments.sampling_rate,
         labels=Labels(names=tuple(arguments.labels), kind=arguments.label_kind),
         source={"indexed": "tars written elsewhere"},
-        progress=_indexing,
+        progress=indexing,
     )
 
 
@@ -46,10 +39,7 @@ def _indexing(tars: Collection[Path]) -> Iterable[Path]:
 def _patterns(splits: list[str] | None) -> dict[str, str] | None:
     if splits is None:
         return None
-    for split in splits:
-        if "=" not in split.strip("="):
-            raise ValueError(f"--split {split} must be NAME=GLOB, for instance 'train=*-train-*.tar'")
-    return dict(split.split("=", 1) for split in splits)
+    return dict(pair(split, "--split", "NAME=GLOB, for instance 'train=*-train-*.tar'") for split in splits)
 
 
 def summary(index: Index, folder: Path) -> str:
@@ -68,15 +58,19 @@ def _patients(index: Index, split: str) -> str:
     return f" samples of {count:,} patients" if count else " samples of unnamed patients"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong flag in one sentence, as everything else that a user can get wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} ({self.prog} --help tells the flags)")
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; each verb has its own --help."""
-    parser = argparse.ArgumentParser(prog="python -m tools.build_shards", description=(__doc__ or "").split("\n")[0])
+    parser = _Parser(prog="python -m tools.build_shards", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    ecg = verbs.add_parser("ecg", help="shards of the beats in an .npz")
-    ecg.add_argument("--input", type=Path, required=True, help=".npz with x, aami, symbol, record, split")
-    ecg.add_argument("--output", type=Path, required=True, help="a new folder")
-    ecg.add_argument("--samples-per-shard", type=int, default=SAMPLES_PER_SHARD, help="default: %(default)s")
+    ecg = verbs.add_parser("ecg", help="shards of WFDB records, PTB-XL, arrays with a CSV, or beats in an .npz")
+    add_flags(ecg)
     ecg.set_defaults(run=build_ecg)
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
@@ -92,12 +86,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb; what a user can cause ends as one sentence on stderr and exit code 1."""
-    parsed = parse(arguments)
     try:
-        index = parsed.run(parsed)
+        parsed = parse(arguments)
+        index = parsed.run(parsed, _indexing)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last whole tar", file=sys.stderr)
+        return 130
     print(summary(index, parsed.output if "output" in parsed else parsed.input))
     return 0
 

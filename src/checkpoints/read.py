@@ -17,9 +17,9 @@ from src.checkpoints.manifest import (
     Manifest,
     Range,
     RankFile,
-    file_sha256,
     read_manifest,
 )
+from src.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             raise DamagedCheckpoint(folder, f"{path} is missing")
         if path.stat().st_size != file.size:
             raise DamagedCheckpoint(folder, f"{path} has {path.stat().st_size} bytes instead of {file.size}")
-        if file_sha256(path) != file.sha256:
+        if sha256_of(path) != file.sha256:
             raise DamagedCheckpoint(folder, f"{path} does not match its sha256")
     return Checkpoint(folder, manifest)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from src.checkpoints.manifest import PARTIAL, Manifest, Range, RankFile, file_sha256, write_manifest
+from src.checkpoints.manifest import PARTIAL, Manifest, Range, RankFile, write_manifest
 from src.distributed.ranks import Ranks, barrier, gather_objects
 from src.engines.engine import Piece
+from src.files import sha256_of
 
 
 def write_checkpoint(folder: Path, manifest: Manifest, pieces: Iterable[Piece], ranks: Ranks) -> Path:
@@ -49,7 +50,7 @@ def _write_rank_file(path: Path, pieces: Iterable[Piece]) -> RankFile:
         tensors[owned.key] = piece.values.detach().cpu().contiguous()
     save_file(tensors, path)
     sync(path)
-    return RankFile(path.name, path.stat().st_size, file_sha256(path), tuple(ranges), shapes)
+    return RankFile(path.name, path.stat().st_size, sha256_of(path), tuple(ranges), shapes)
 
 
 def sync(path: Path) -> None:

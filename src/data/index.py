@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-FORMAT: Literal[1] = 1
+from src.files import replace_text
+
+FORMAT: Literal[2] = 2
 INDEX_NAME = "index.json"
 BUILD = "python -m tools.build_shards"
 TRAINING_SPLIT = "train"
@@ -45,18 +47,18 @@ class Labels(_Entry):
 
 
 class Statistics(_Entry):
-    """Of each lead over the training split alone, in mV."""
+    """Of each lead over the training split alone, in mV; 0 where no record of it has that lead."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    count: int
-    """Values of one lead."""
+    count: tuple[int, ...]
+    """Values of each lead; those of missing and flat leads do not count."""
 
 
 class Index(_Entry):
     """The contents of index.json."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     modality: Literal["ecg"] = "ecg"
     leads: tuple[str, ...]
     sampling_rate: PositiveFloat
@@ -98,17 +100,9 @@ def open_table(path: Path) -> NDArray[np.void]:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_index(root: Path, index: Index) -> None:
     """Write index.json, whole or not at all."""
-    partial = root / f".{INDEX_NAME}.partial"
-    partial.write_text(json.dumps(index.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
-    partial.replace(root / INDEX_NAME)
+    replace_text(root / INDEX_NAME, json.dumps(index.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
 
 
 def load_index(root: Path) -> tuple[Index, str]:

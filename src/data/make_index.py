@@ -25,11 +25,11 @@ from src.data.index import (
     ShardEntry,
     Statistics,
     save_index,
-    sha256_of,
     table_path,
 )
 from src.data.sample import Sample, decode_sample, rows
 from src.data.scan import scan_tar
+from src.files import sha256_of
 
 Progress = Callable[[Collection[Path]], Iterable[Path]]
 """Wraps the list of tars to show how far it is, as tqdm does."""
@@ -68,24 +68,27 @@ class Moments:
     """Mean and variance of each lead, record by record (Chan, Golub & LeVeque 1983): no sum of squares to cancel."""
 
     def __init__(self, leads: int) -> None:
-        self.count = 0
+        self.count_C = np.zeros(leads, np.int64)
         self.mean_C = np.zeros(leads)
         self._squares_C = np.zeros(leads)
 
-    def add(self, ecg_CT: NDArray[np.float32]) -> None:
-        """Take in a record."""
+    def add(self, ecg_CT: NDArray[np.float32], keep_C: NDArray[np.bool_]) -> None:
+        """Take in the leads of a record that hold a signal."""
         values_CT = ecg_CT.astype(np.float64)
-        count, mean_C = values_CT.shape[1], values_CT.mean(1)
+        count_C, mean_C = keep_C * values_CT.shape[1], values_CT.mean(1)
         delta_C = mean_C - self.mean_C
-        total = self.count + count
-        self._squares_C += ((values_CT - mean_C[:, None]) ** 2).sum(1) + delta_C**2 * (self.count * count / total)
-        self.mean_C += delta_C * (count / total)
-        self.count = total
+        total_C = self.count_C + count_C
+        share_C = count_C / np.maximum(total_C, 1)
+        self._squares_C += keep_C * ((values_CT - mean_C[:, None]) ** 2).sum(1) + delta_C**2 * self.count_C * share_C
+        self.mean_C += delta_C * share_C
+        self.count_C = total_C
 
     def statistics(self) -> Statistics:
         """What the index keeps."""
-        std_C = np.sqrt(self._squares_C / self.count)
-        return Statistics(mean=tuple(self.mean_C.tolist()), std=tuple(std_C.tolist()), count=self.count)
+        std_C = np.sqrt(self._squares_C / np.maximum(self.count_C, 1))
+        return Statistics(
+            mean=tuple(self.mean_C.tolist()), std=tuple(std_C.tolist()), count=tuple(self.count_C.tolist())
+        )
 
 
 class Survey:
@@ -122,7 +125,7 @@ class Survey:
         self._one_split(meta.get("patient_id"), split)
         if split == TRAINING_SPLIT:
             self.moments = self.moments or Moments(len(leads))
-            self.moments.add(ecg_CT)
+            self.moments.add(ecg_CT, sample["lead_keep"])
 
     def _agree_on_leads(self, leads: Any) -> tuple[str, ...]:
         if leads is not None and not (isinstance(leads, list) and all(isinstance(lead, str) for lead in leads)):

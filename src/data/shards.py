@@ -27,10 +27,10 @@ from src.data.index import (
     Statistics,
     load_index,
     open_table,
-    sha256_of,
     table_path,
 )
 from src.data.sample import Row, Sample, decode_sample, rows
+from src.files import sha256_of
 
 __all__ = ["Sample", "Shards"]
 

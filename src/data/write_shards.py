@@ -11,11 +11,13 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from src.data.index import Index, Labels
 from src.data.make_index import Progress, make_index
-from src.data.sample import ECG_FIELD, META_FIELD
+from src.data.sample import ECG_FIELD, META_FIELD, TEXT_FIELD
 
 SAMPLES_PER_SHARD = 4096
 """10 MB of beats or 500 MB of 12-lead 10 s records at 500 Hz: few enough files for a cluster's storage, small enough
@@ -48,7 +50,9 @@ class Record:
     signal_CT: NDArray[np.int16] | NDArray[np.float32]
     """Integers of the source with `scale` in the meta, or mV."""
     meta: dict[str, Any]
-    """id, patient_id, labels (a list of K, None where unknown), scale (mV per unit of each lead), ..."""
+    """id, patient_id, labels (a list of K, None where unknown), scale (mV per unit of each lead), lead_keep, ..."""
+    text: str | None = None
+    """The report."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def write_shards(
     if samples_per_shard < 1:
         raise ValueError(f"a shard of {samples_per_shard} samples can't be: --samples-per-shard must be at least 1")
     output = output.resolve()
-    _refuse_taken(output)
+    refuse_taken(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.parent / f".{output.name}.{uuid.uuid4().hex}.partial"
     partial.mkdir()
@@ -95,25 +99,26 @@ def write_shards(
             source=description.source,
             progress=progress,
         )
-        _move(partial, output)
+        move(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return index
 
 
-def _refuse_taken(output: Path) -> None:
+def refuse_taken(output: Path) -> None:
+    """Refuse an output folder with something in it."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise FolderTaken(f"{output} is there and not empty: name another output folder, or delete this one first")
 
 
-def _move(partial: Path, output: Path) -> None:
+def move(partial: Path, output: Path) -> None:
     """Rename; it replaces an empty folder, and fails if another process has filled it in the meantime."""
     try:
         partial.rename(output)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        _refuse_taken(output)
+        refuse_taken(output)
         raise
 
 
@@ -127,7 +132,7 @@ def _write_tars(
             if record.split not in writers:
                 writers[record.split] = _SplitWriter(folder, record.split, samples_per_shard)
                 splits[record.split] = writers[record.split].tars
-            writers[record.split].add(record.key, _members(record, description))
+            writers[record.split].add(record.key, members(record, description))
     finally:
         for writer in writers.values():
             writer.close()
@@ -136,27 +141,51 @@ def _write_tars(
     return splits
 
 
+class TarWriter:
+    """A tar whose bytes depend on nothing but its samples."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.samples = path, 0
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append the files of a sample."""
+        for field, data in members.items():
+            header = tarfile.TarInfo(f"{key}.{field}")
+            header.size, header.mode, header.mtime = len(data), 0o644, 0
+            header.uid = header.gid = 0
+            self._tar.addfile(header, io.BytesIO(data))
+        self.samples += 1
+
+    def close(self) -> None:
+        """Write the end of the archive; it is on disk when this returns."""
+        self._tar.close()
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Remove a tar that can't be finished."""
+        with suppress(OSError):  # what was buffered may not fit the disk either
+            self._tar.close()
+        self.path.unlink(missing_ok=True)
+
+
 class _SplitWriter:
     """The tars of a split, one open at a time."""
 
     def __init__(self, folder: Path, split: str, samples_per_shard: int) -> None:
-        if not SPLIT.fullmatch(split):
-            raise ValueError(f"the split {split} can't be part of a file name: use letters, digits and _")
+        check_split(split)
         self.folder, self.split, self.samples_per_shard = folder, split, samples_per_shard
         self.tars: list[Path] = []
-        self._tar: tarfile.TarFile | None = None
-        self._samples = 0
+        self._tar: TarWriter | None = None
 
-    def add(self, key: str, members: dict[str, bytes]) -> None:
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append a sample, in a new tar if the last is full."""
-        if self._tar is None or self._samples == self.samples_per_shard:
+        if self._tar is None or self._tar.samples == self.samples_per_shard:
             self.close()
-            self.tars.append(self.folder / f"{self.split}-{len(self.tars):06d}.tar")
-            self._tar = tarfile.open(self.tars[-1], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-            self._samples = 0
-        for field, data in members.items():
-            self._tar.addfile(_header(f"{key}.{field}", len(data)), io.BytesIO(data))
-        self._samples += 1
+            self.tars.append(self.folder / tar_name(self.split, len(self.tars)))
+            self._tar = TarWriter(self.tars[-1])
+        self._tar.add(key, members)
 
     def close(self) -> None:
         """Finish the open tar."""
@@ -165,15 +194,18 @@ class _SplitWriter:
             self._tar = None
 
 
-def _header(name: str, size: int) -> tarfile.TarInfo:
-    """Nothing in it depends on who writes it or when."""
-    header = tarfile.TarInfo(name)
-    header.size, header.mode, header.mtime = size, 0o644, 0
-    header.uid = header.gid = 0
-    return header
+def check_split(split: str) -> None:
+    """Refuse what can't be part of a file name."""
+    if not SPLIT.fullmatch(split):
+        raise ValueError(f"the split {split} can't be part of a file name: use letters, digits and _")
 
 
-def _members(record: Record, description: Description) -> dict[str, bytes]:
+def tar_name(split: str, number: int) -> str:
+    """The name of a split's tar, counted from 0."""
+    return f"{split}-{number:06d}.tar"
+
+
+def members(record: Record, description: Description) -> dict[str, bytes]:
     """The files of a sample; each says by itself what its leads and units are."""
     if not KEY.fullmatch(record.key):
         raise ValueError(f"the key {record.key} must be 1 to 80 letters, digits, - and _, and start with none of these")
@@ -184,4 +216,5 @@ def _members(record: Record, description: Description) -> dict[str, bytes]:
     np.lib.format.write_array(array, signal_CT, version=(1, 0), allow_pickle=False)
     meta = {**record.meta, "leads": list(description.leads), "sampling_rate": description.sampling_rate}
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return {ECG_FIELD: array.getvalue(), META_FIELD: text.encode()}
+    files = {ECG_FIELD: array.getvalue(), META_FIELD: text.encode()}
+    return files if record.text is None else {**files, TEXT_FIELD: record.text.encode()}

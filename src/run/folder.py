@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from src.files import replace_text
+
 PATIENCE_SECONDS = 5.0
 
 
@@ -43,8 +45,10 @@ class RunFolder:
         self.root = root
         self.config = root / "config.yaml"
         self.metrics = root / "metrics.jsonl"
+        self.metrics_csv = root / "metrics.csv"
         self.training_log = root / "training.log"
         self.audit = root / "audit"
+        self.wandb_id = root / "wandb_id"
         self.attempts = root / "attempts"
         self.checkpoints = root / "checkpoints"
         self.encoder = root / "encoder"
@@ -131,13 +135,3 @@ def steps_from_the_end(path: Path) -> Iterator[tuple[int, int]]:
             if step is not None:
                 yield end, step
             end = begin
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that it is the old one or the new one at any moment."""
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -21,6 +21,8 @@ LOWEST_WANDER = 0.05  # Hz: recorders filter below it (diagnostic band of Kligfi
 class ECGTransform:
     """Crop, wander, noise, normalise, clip and mask leads, in this order, with the settings of data.transform.
 
+    A lead without a signal (lead_keep False) is zero in the end, whatever wander and the mean made of it.
+
     `length` is what the model takes (model.encoder.length), `sampling_rate` that of the records, `mean_C` and `std_C`
     those of the training split. Wander and noise come before normalising, so that their strength is in mV.
     """
@@ -44,7 +46,7 @@ class ECGTransform:
         assert self.mean_C.shape == self.std_C.shape and np.isfinite([self.mean_C, self.std_C]).all()
 
     def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
-        """The batch [B, C, length] of samples that have a "key" and an "ecg" [C, T_i]; their arrays stay untouched."""
+        """The batch [B, C, length] of samples that have key, ecg [C, T_i] and lead_keep [C]; these stay untouched."""
         assert len(samples) == len(streams)
         config, streams = self.config, streams.fork("ecg")
         for sample in samples:
@@ -58,7 +60,9 @@ class ECGTransform:
             normalize(ecg_BCT, *sample_statistics(ecg_BCT))
         if config.clip is not None:
             np.clip(ecg_BCT, -config.clip, config.clip, out=ecg_BCT)
-        mask_leads(ecg_BCT, config.lead_mask, streams)
+        keep_BC = np.array([sample["lead_keep"] for sample in samples])
+        ecg_BCT *= keep_BC[:, :, None]
+        mask_leads(ecg_BCT, keep_BC, config.lead_mask, streams)
         return ecg_BCT
 
     def _check(self, sample: Mapping[str, Any]) -> None:
@@ -119,13 +123,18 @@ def normalize(ecg_BCT: NDArray[np.float32], mean: NDArray[np.floating], std: NDA
     ecg_BCT /= np.where(std == 0, 1, std).astype(np.float32)
 
 
-def mask_leads(ecg_BCT: NDArray[np.float32], config: LeadMaskConfig, streams: Streams) -> None:
-    """Leads set to zero, each with config.lead_probability; where all would go, one of them, drawn uniformly, stays."""
+def mask_leads(
+    ecg_BCT: NDArray[np.float32], there_BC: NDArray[np.bool_], config: LeadMaskConfig, streams: Streams
+) -> None:
+    """Leads set to zero, each with config.lead_probability; where all of those that are there would go, one stays.
+
+    Which one is drawn uniformly from them.
+    """
     hit_H = _hit(streams, "leads", config.probability)
-    streams, leads = streams[hit_H], ecg_BCT.shape[1]
+    streams, there_HC, leads = streams[hit_H], there_BC[hit_H], ecg_BCT.shape[1]
     keep_HC = streams.uniform("leads.drop", leads) >= config.lead_probability
-    stays_H = streams.integers("leads.stays", leads)
-    none = ~keep_HC.any(axis=1)
+    stays_H = np.where(there_HC, streams.uniform("leads.stays", leads), -1.0).argmax(axis=1)
+    none = ~(keep_HC & there_HC).any(axis=1)
     keep_HC[none, stays_H[none]] = True
     ecg_BCT[hit_H] *= keep_HC[:, :, None]
 

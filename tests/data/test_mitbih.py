@@ -109,7 +109,7 @@ def test_a_shard_holds_at_least_one_sample(tmp_path, capsys, samples):
     path = save(tmp_path, **made_up())
     verb = ["ecg", "--input", str(path), "--output", str(tmp_path / "out"), "--samples-per-shard", samples]
     assert main(verb) == 1
-    assert "--samples-per-shard must be at least 1" in capsys.readouterr().err
+    assert "--samples-per-shard" in capsys.readouterr().err
 
 
 @pytest.mark.data

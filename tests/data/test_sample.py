@@ -18,8 +18,13 @@ def test_every_int16_comes_back_from_millivolt_exactly(scale):
     assert ecg.dtype == np.float32
     assert np.array_equal(np.rint(ecg / np.float32(scale)).astype(np.int64), EVERY_INT16)
     assert np.array_equal(np.rint(ecg / scale).astype(np.int64), EVERY_INT16)
-    error = np.abs(ecg.astype(np.float64) - EVERY_INT16 * scale)
-    assert (error <= np.abs(EVERY_INT16 * scale) * 2.0**-23).all()
+
+
+@pytest.mark.parametrize("gain", [200.0, 1000.0, 204.8, 2963.77, 7247.0, 1.052e4, 0.7, 12.84])
+def test_millivolts_are_the_nearest_float32_to_units_by_gain(gain):
+    leads = np.stack([EVERY_INT16, EVERY_INT16])
+    assert np.array_equal(to_millivolt(leads, [1 / gain] * 2)[1], (EVERY_INT16 / gain).astype(np.float32))
+    assert np.array_equal(to_millivolt(leads, [1 / gain, 1 / 3])[0], (EVERY_INT16 / gain).astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", ">f4", "<f2", "<f8", "i1"])
@@ -69,7 +74,7 @@ def test_broken_npy_is_a_value_error(spoil):
 
 def decode(array, meta, labels=0):
     data, text = npy(array), (meta if isinstance(meta, str) else json.dumps(meta)).encode()
-    row = Row(b"k", 0, len(data) + len(text), 0, (0, len(data)), (len(data), len(text)))
+    row = Row(b"k", 0, len(data) + len(text), 0, (0, len(data)), (len(data), len(text)), (-1, -1))
     return decode_sample(row, data + text, labels)
 
 

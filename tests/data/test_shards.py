@@ -224,7 +224,7 @@ def test_a_folder_without_index_says_how_to_get_one(tmp_path):
         (lambda text: text[:50], "is damaged"),
         (lambda text: "", "is damaged"),
         (lambda text: "[]", "format version None"),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "format version 2, this code reads 1"),
+        (lambda text: text.replace('"format": 2', '"format": 3'), "format version 3, this code reads 2"),
         (lambda text: text.replace('"leads"', '"lead"', 1), "is damaged .*leads"),
         (lambda text: re.sub(r'"bytes": \d+', '"bytes": "many"', text), r"is damaged \(splits\.train\.0\.bytes"),
         (lambda text: "\udcff", "is damaged"),

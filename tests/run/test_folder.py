@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from src.files import replace_text
 from src.run import folder as folder_module
-from src.run.folder import Attempt, RunFolder, replace_text, steps_from_the_end
+from src.run.folder import Attempt, RunFolder, steps_from_the_end
 from src.run.logs import Lines, duration
 
 ROOT = Path(__file__).resolve().parents[2]

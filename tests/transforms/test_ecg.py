@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ def streams(batch: int, first: int = 0) -> Streams:
 
 def records(batch: int, length: int = 500) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    return [
-        {"key": f"r{i}", "ecg": rng.normal(0.1, 0.3, (LEADS, length + 7 * i)).astype(np.float32)} for i in range(batch)
-    ]
+    return [sample(rng.normal(0.1, 0.3, (LEADS, length + 7 * i)), key=f"r{i}") for i in range(batch)]
+
+
+def sample(ecg_CT: np.ndarray, key: str = "k", missing: tuple[int, ...] = ()) -> dict[str, Any]:
+    keep_C = np.ones(len(ecg_CT), np.bool_)
+    keep_C[list(missing)] = False
+    return {"key": key, "ecg": ecg_CT.astype(np.float32), "lead_keep": keep_C}
 
 
 def transform(length: int = 500, mean: float = 0.0, std: float = 1.0, **settings: Any) -> ECGTransform:
@@ -118,7 +123,7 @@ def test_noise_is_white_with_the_given_deviation_in_millivolts() -> None:
 
 
 def test_noise_comes_before_normalising() -> None:
-    samples = [{"key": "flat", "ecg": np.zeros((LEADS, 500), np.float32)}]
+    samples = [sample(np.zeros((LEADS, 500)))]
     noisy = transform(std=0.1, noise=NoiseConfig(probability=1.0, std=0.02))(samples, streams(1))
     assert noisy.std() == pytest.approx(0.2, rel=0.05)
 
@@ -126,7 +131,7 @@ def test_noise_comes_before_normalising() -> None:
 @pytest.mark.parametrize("name", ["wander", "noise", "lead_mask"])
 def test_each_transform_has_its_own_probability(name: str) -> None:
     section = {"wander": WanderConfig, "noise": NoiseConfig, "lead_mask": LeadMaskConfig}[name]
-    samples = [{"key": "ones", "ecg": np.ones((LEADS, 8), np.float32)}] * 2000
+    samples = [sample(np.ones((LEADS, 8)))] * 2000
     got = transform(length=8, normalize="none", **{name: section(probability=0.3)})(samples, streams(2000))
     changed = int((got != 1).any((1, 2)).sum())
     assert stats.binomtest(changed, 2000, 0.3).pvalue > 1e-3
@@ -141,13 +146,14 @@ def test_a_flat_or_missing_lead_becomes_zero_and_not_nan() -> None:
     assert (ecg_BCT[:, 1] == 0).all()
     np.testing.assert_allclose(ecg_BCT[:, [0, 2]].mean(2), 0, atol=1e-5)
     np.testing.assert_allclose(ecg_BCT[:, [0, 2]].std(2), 1, rtol=1e-5)
-    zeros = [{"key": "zeros", "ecg": np.zeros((LEADS, 500), np.float32)}]
+    zeros = [sample(np.zeros((LEADS, 500)))]
     assert (transform(std=0.0)(zeros, streams(1)) == 0).all()
 
 
 def test_leads_are_dropped_apart_and_one_always_stays() -> None:
     ecg_BCT = np.ones((4000, 3, 4), np.float32)
-    mask_leads(ecg_BCT, LeadMaskConfig(probability=1.0, lead_probability=0.5), streams(4000))
+    every = np.ones((4000, 3), np.bool_)
+    mask_leads(ecg_BCT, every, LeadMaskConfig(probability=1.0, lead_probability=0.5), streams(4000))
     assert ((ecg_BCT == 0).all(2) | (ecg_BCT == 1).all(2)).all()
     patterns = np.bincount((ecg_BCT[:, :, 0] @ [1, 2, 4]).astype(int), minlength=8)
     assert patterns[0] == 0
@@ -156,11 +162,25 @@ def test_leads_are_dropped_apart_and_one_always_stays() -> None:
     assert stats.chisquare(patterns[1:], expected).pvalue > 1e-3
 
 
-def test_with_all_leads_dropped_the_one_that_stays_is_uniform() -> None:
+@pytest.mark.parametrize("there", [range(LEADS), (1, 4, 5)])
+def test_with_all_leads_dropped_the_one_that_stays_is_any_that_is_there(there: Sequence[int]) -> None:
     ecg_BCT = np.ones((6000, LEADS, 1), np.float32)
-    mask_leads(ecg_BCT, LeadMaskConfig(probability=1.0, lead_probability=1.0), streams(6000))
+    there_BC = np.zeros((6000, LEADS), np.bool_)
+    there_BC[:, list(there)] = True
+    mask_leads(ecg_BCT, there_BC, LeadMaskConfig(probability=1.0, lead_probability=1.0), streams(6000))
     assert (ecg_BCT.sum(1) == 1).all()
-    assert stats.chisquare(ecg_BCT[:, :, 0].sum(0)).pvalue > 1e-3
+    stayed_C = ecg_BCT[:, :, 0].sum(0)
+    assert stayed_C.sum() == stayed_C[list(there)].sum()
+    assert stats.chisquare(stayed_C[list(there)]).pvalue > 1e-3
+
+
+def test_a_missing_lead_is_zero_whatever_mean_wander_and_noise_make_of_it() -> None:
+    rng = np.random.default_rng(1)
+    samples = [sample(rng.normal(0.1, 0.3, (LEADS, 500)), missing=(2, 7)) for _ in range(4)]
+    run = transform(mean=0.3, std=0.1, wander=WanderConfig(probability=1.0), noise=NoiseConfig(probability=1.0))
+    got = run(samples, streams(4))
+    assert (got[:, [2, 7]] == 0).all()
+    assert (np.delete(got, [2, 7], axis=1) != 0).any(axis=2).all()
 
 
 def test_leads_are_masked_last_so_that_a_dropped_lead_is_zero() -> None:

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.index import Labels, sha256_of
+from src.data.index import Labels
 from src.data.write_shards import Description, Record
+from src.files import sha256_of
 
 SAMPLING_RATE = 128.0
 """Hz."""

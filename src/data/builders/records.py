@@ -1,0 +1,134 @@
+"""Reads one record's channels: WFDB through the wfdb library, arrays through numpy. Nothing is unpickled."""
+
+# C channels, T samples of one
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.data.builders.signals import Channel
+
+HEADER = ".hea"
+
+
+@dataclass(frozen=True)
+class WFDBFiles:
+    """Records with a header: `.hea` beside `.dat` or `.mat`, named by their path without suffix."""
+
+    verify: bool = True
+    """Compare each signal with the checksum that its header has."""
+
+    def rate(self, path: Path, row: int | None) -> float:
+        """The highest rate of the record's channels, Hz."""
+        with _told(path):
+            import wfdb
+
+            header = wfdb.rdheader(os.fspath(path))
+            return float(header.fs) * max(header.samps_per_frame or [1])
+
+    def read(self, path: Path, row: int | None) -> list[Channel]:
+        """The channels of a record.
+
+        Raises:
+            ValueError: a file is missing, damaged, or none that wfdb reads.
+        """
+        with _told(path):
+            import wfdb
+
+            record = wfdb.rdrecord(os.fspath(path), physical=False, smooth_frames=False)
+            volts = record.dac(expanded=True)
+            sums = record.calc_checksum(expanded=True) if self.verify else record.checksum
+            return [
+                _channel(record, number, np.isnan(volts[number]), sums[number] if sums else None)
+                for number in range(record.n_sig)
+            ]
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever reading a WFDB record may cause, as a ValueError; only failing storage goes on as it is."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no {Path(error.filename or path.with_suffix(HEADER)).name}") from None
+    except PermissionError as error:
+        raise ValueError(f"{Path(error.filename or path).name} may not be read") from None
+    except OSError:
+        raise
+    except Exception as error:  # wfdb lets through whatever a broken header causes
+        raise ValueError(f"it can't be read as WFDB ({type(error).__name__}: {error})") from error
+
+
+def _channel(record: Any, number: int, missing_T: NDArray[np.bool_], found: int | None) -> Channel:
+    stated = record.checksum[number] if record.checksum and not record.skew[number] else None  # skew shifts samples out
+    damaged = stated is not None and found is not None and (stated - found) % 65536 != 0
+    return Channel(
+        name=record.sig_name[number],
+        unit=record.units[number],
+        rate=float(record.fs) * record.samps_per_frame[number],
+        values_T=record.e_d_signal[number].astype(np.int64) - record.baseline[number],
+        gain=float(record.adc_gain[number]),
+        missing_T=missing_T if missing_T.any() else np.zeros(0, np.bool_),
+        fault="is damaged: its checksum is not the header's (--ignore-checksums takes it as it is)" if damaged else "",
+    )
+
+
+@dataclass(frozen=True)
+class NumpyFiles:
+    """Arrays [C, T] or [T, C], one in each .npy, or many in one [N, C, T]."""
+
+    names: tuple[str, ...]
+    """Of the C channels."""
+    sampling_rate: float
+    """Hz."""
+    per_millivolt: float = 1.0
+    """Values for 1 mV."""
+
+    def rate(self, path: Path, row: int | None) -> float:
+        """The rate that all have, Hz."""
+        return self.sampling_rate
+
+    def read(self, path: Path, row: int | None) -> list[Channel]:
+        """The channels of a record; `row` is its place in an array of many.
+
+        Raises:
+            ValueError: the file is missing, damaged, or of another shape or type.
+        """
+        array_CT = self._oriented(_load(path, row))
+        return [
+            Channel(name, "mV", self.sampling_rate, values_T, self.per_millivolt)
+            for name, values_T in zip(self.names, array_CT, strict=True)
+        ]
+
+    def _oriented(self, array: NDArray[Any]) -> NDArray[Any]:
+        if array.ndim != 2 or len(self.names) not in array.shape:
+            raise ValueError(
+                f"its array is {list(array.shape)}, with {len(self.names)} leads ({' '.join(self.names)}) expected is"
+                f" [{len(self.names)}, samples] or [samples, {len(self.names)}]: name the leads with --source-leads"
+            )
+        if array.dtype.kind not in "if":
+            raise ValueError(f"its array is of type {array.dtype}, expected are integers or floats")
+        array_CT = array if len(array) == len(self.names) else array.T
+        return array_CT.astype(np.int64 if array.dtype.kind == "i" else np.float64)
+
+
+def _load(path: Path, row: int | None) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if row is not None else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path.name}") from None
+    except PermissionError:
+        raise ValueError(f"{path.name} may not be read") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path.name} can't be read as a .npy of numbers ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path.name} is an archive, expected is a .npy with one array")
+    return array if row is None else np.array(array[row])

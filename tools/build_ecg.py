@@ -1,0 +1,310 @@
+"""The verb `ecg` of build_shards: which layout an archive has, what the flags ask for, and the build."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from src.config.sections import STANDARD_LEADS
+from src.data.build import Converted, Reader, build_shards, private_folder
+from src.data.builders.mitbih import read_beats
+from src.data.builders.ptbxl import FOLDS, SETS, TABLE, list_ptbxl
+from src.data.builders.records import NumpyFiles, WFDBFiles
+from src.data.builders.signals import Leads
+from src.data.builders.sources import (
+    Columns,
+    Listing,
+    Pseudonyms,
+    check_splits,
+    list_table,
+    list_wfdb,
+    refuse_without_patient,
+    salt_of,
+    split_by_patient,
+)
+from src.data.index import Index, Labels
+from src.data.make_index import Progress
+from src.data.write_shards import SAMPLES_PER_SHARD, Description, write_shards
+
+SPLIT_SEED = 0
+INPUT = """folder of WFDB records, of PTB-XL, or that the paths of --table start in; an .npy [records, leads, samples]
+with a row of --table for each; an .npz of MIT-BIH beats"""
+SAMPLING_RATE = "bring every record to this rate; default: that of the first record, and others are rejected"
+LONGEST_GAP = "NaN that are interpolated; a lead with a longer gap counts as missing; default: %(default)s"
+LAYOUTS = {
+    "table": "records that a --table lists",
+    "wfdb": "a folder of WFDB records",
+    "ptbxl": "the layout of PTB-XL",
+}
+ONLY_FOR = {
+    "--path-column": ("table",),
+    "--patient-column": ("table",),
+    "--split-column": ("table",),
+    "--text-column": ("table",),
+    "--meta-columns": ("table",),
+    "--label-columns": ("table",),
+    "--class-column": ("table",),
+    "--source-rate": ("table",),
+    "--source-leads": ("table",),
+    "--per-millivolt": ("table",),
+    "--patient-folders": ("wfdb",),
+    "--folds": ("ptbxl",),
+    "--labels": ("ptbxl",),
+}
+META = "what else goes into the shards, age and sex for instance: nothing that tells who it is"
+
+
+def build_ecg(arguments: argparse.Namespace, indexing: Progress) -> Index:
+    """Shards of an archive of ECGs, whichever of the layouts it has."""
+    if arguments.input.suffix == ".npz":
+        return _build_beats(arguments, indexing)
+    if not arguments.input.exists():
+        raise ValueError(f"{arguments.input} is not there: name the records with --input")
+    layout, listing, public = _listing(arguments)
+    _refuse_idle_flags(arguments, layout)
+    listing = _with_patients(arguments, layout, listing)
+    if arguments.fractions:
+        listing = split_by_patient(listing, _shares(arguments.fractions), SPLIT_SEED)
+    check_splits(listing)
+    private = private_folder(arguments.output.resolve())
+    listing = Pseudonyms(None if public or arguments.keep_ids else salt_of(private)).apply(listing)
+    reader = _reader(arguments, listing)
+    leads = _leads(arguments, reader, listing)
+    index, rejected = build_shards(
+        arguments.output,
+        listing,
+        reader,
+        leads,
+        _description(layout, leads, listing.labels),
+        workers=arguments.workers,
+        samples_per_shard=arguments.samples_per_shard,
+        writing=_writing,
+        indexing=indexing,
+    )
+    if rejected:
+        print(f"{rejected:,} records were left out: {private / 'rejected.csv'} tells which and why", file=sys.stderr)
+    return index
+
+
+def _build_beats(arguments: argparse.Namespace, indexing: Progress) -> Index:
+    beats = read_beats(arguments.input)
+    records = tqdm(beats.records(), "writing", len(beats), unit=" samples")
+    return write_shards(arguments.output, records, beats.description(), arguments.samples_per_shard, indexing)
+
+
+def _refuse_idle_flags(arguments: argparse.Namespace, layout: str) -> None:
+    """A flag that would do nothing is a misunderstanding."""
+    idle = [flag for flag, layouts in ONLY_FOR.items() if layout not in layouts and _given(arguments, flag)]
+    if idle:
+        raise ValueError(f"{idle[0]} does nothing for {LAYOUTS[layout]}: leave it out")
+    if arguments.fractions and (arguments.split_column or arguments.folds):
+        raise ValueError("--fractions splits by itself: leave out --split-column and --folds")
+
+
+def _given(arguments: argparse.Namespace, flag: str) -> bool:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    name = flag.removeprefix("--").replace("-", "_")
+    return bool(getattr(arguments, name) != parser.get_default(name))
+
+
+def _listing(arguments: argparse.Namespace) -> tuple[str, Listing, bool]:
+    """The layout's name, its records, and whether their ids are public already."""
+    if arguments.table is not None:
+        columns = Columns(
+            path=None if arguments.input.suffix == ".npy" else arguments.path_column,
+            patient=arguments.patient_column,
+            text=arguments.text_column,
+            split=arguments.split_column,
+            labels=tuple(arguments.label_columns),
+            category=arguments.class_column,
+            meta=tuple(arguments.meta_columns),
+        )
+        return "table", list_table(arguments.table, arguments.input, columns), False
+    if (arguments.input / TABLE).is_file():
+        if arguments.sampling_rate is None:
+            raise ValueError(f"{arguments.input} has the layout of PTB-XL: choose --sampling-rate 100 or 500")
+        folds = _folds(arguments.folds) if arguments.folds else FOLDS
+        return "ptbxl", list_ptbxl(arguments.input, arguments.sampling_rate, arguments.labels, folds), True
+    if arguments.input.suffix == ".npy":
+        raise ValueError(f"{arguments.input} tells nothing of patients and labels: give their CSV with --table")
+    return "wfdb", list_wfdb(arguments.input, arguments.patient_folders), False
+
+
+def _with_patients(arguments: argparse.Namespace, layout: str, listing: Listing) -> Listing:
+    """Records of nobody are refused: without patients nothing keeps one of them from being in train and test."""
+    if arguments.no_patients:
+        return listing
+    if all(source.patient is None for source in listing.sources):
+        remedy = "--patient-column" if layout == "table" else "--patient-folders, or a --table with --patient-column"
+        raise ValueError(
+            f"no record of {arguments.table or arguments.input} has a patient: say whose they are with {remedy},"
+            " or that nobody knows with --no-patients"
+        )
+    return refuse_without_patient(listing)
+
+
+def _reader(arguments: argparse.Namespace, listing: Listing) -> Reader:
+    arrays = [source.row is not None or source.path.suffix == ".npy" for source in listing.sources]
+    if not any(arrays):
+        return WFDBFiles(verify=not arguments.ignore_checksums)
+    if not all(arrays):
+        raise ValueError(f"{arguments.table} lists .npy files and WFDB records: build them one after the other")
+    if arguments.source_rate is None:
+        raise ValueError("a .npy does not tell its sampling rate: state it with --source-rate")
+    return NumpyFiles(tuple(arguments.source_leads), arguments.source_rate, arguments.per_millivolt)
+
+
+def _leads(arguments: argparse.Namespace, reader: Reader, listing: Listing) -> Leads:
+    renamed = dict(pair(text, "--rename", "OLD=NEW") for text in arguments.rename)
+    return Leads(
+        names=tuple(arguments.leads),
+        sampling_rate=arguments.sampling_rate or _common_rate(reader, listing),
+        resample=arguments.sampling_rate is not None,
+        renamed=renamed,
+        longest_gap=arguments.longest_gap,
+        fewest=arguments.fewest_leads,
+        shortest=arguments.shortest,
+    )
+
+
+def _common_rate(reader: Reader, listing: Listing) -> float:
+    """That of the first record that can be opened; those of another rate will be rejected."""
+    reason = "there are no records"
+    for source in listing.sources:
+        try:
+            return reader.rate(source.path, source.row)
+        except ValueError as error:
+            reason = f"{source.name}: {error}"
+    raise ValueError(f"no record can be opened; the last: {reason}")
+
+
+def _description(layout: str, leads: Leads, labels: Labels) -> Description:
+    source: dict[str, Any] = {"reader": layout, "longest_gap": leads.longest_gap}
+    if layout == "ptbxl":
+        source |= {"name": "PTB-XL (Wagner et al. 2020)", "licence": "CC BY 4.0"}
+    return Description(leads.names, leads.sampling_rate, labels, source)
+
+
+def _writing(records: Iterator[Converted], done: int, total: int) -> Iterable[Converted]:
+    return tqdm(records, "reading", total, initial=done, unit=" records")
+
+
+def pair(text: str, flag: str, form: str) -> tuple[str, str]:
+    """NAME=VALUE of a flag."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise ValueError(f"{flag} {text} must be {form}")
+    return name.strip(), value.strip()
+
+
+def _shares(texts: Iterable[str]) -> dict[str, float]:
+    shares = {}
+    for text in texts:
+        split, share = pair(text, "--fractions", "SPLIT=SHARE, for instance train=0.8")
+        try:
+            shares[split] = float(share)
+        except ValueError:
+            shares[split] = math.nan
+        if not 0 < shares[split] <= 1:
+            raise ValueError(f"--fractions {text}: the share of a split is a number above 0 and at most 1")
+    if abs(sum(shares.values()) - 1.0) > 1e-6:
+        raise ValueError(f"--fractions {' '.join(texts)} add up to {sum(shares.values()):g}: they must make 1")
+    return shares
+
+
+def _folds(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """`train=1-8 val=9` as {"train": (1, ..., 8), "val": (9,)}."""
+    folds = {}
+    for text in texts:
+        split, numbers = pair(text, "--folds", "SPLIT=FIRST-LAST or SPLIT=FOLD,FOLD, for instance train=1-8")
+        try:
+            ranges = [part.split("-") for part in numbers.split(",")]
+            folds[split] = tuple(fold for ends in ranges for fold in range(int(ends[0]), int(ends[-1]) + 1))
+        except ValueError:
+            raise ValueError(f"--folds {text} must be SPLIT=FIRST-LAST or SPLIT=FOLD,FOLD") from None
+    every = [fold for own in folds.values() for fold in own]
+    if len(set(every)) < len(every):
+        raise ValueError(f"--folds {' '.join(texts)}: a fold is in two splits")
+    return folds
+
+
+def add_flags(ecg: argparse.ArgumentParser) -> None:
+    """What `ecg --help` tells."""
+    add = ecg.add_argument
+    add("--input", type=Path, required=True, help=INPUT)
+    add("--output", type=Path, required=True, help="a new folder; who is who goes to OUTPUT.private and stays here")
+    add("--workers", type=_count, default=len(os.sched_getaffinity(0)), help="reading processes; default: %(default)s")
+    add("--samples-per-shard", type=_count, default=SAMPLES_PER_SHARD, help="default: %(default)s")
+
+    add = ecg.add_argument_group("leads").add_argument
+    add("--leads", nargs="+", default=STANDARD_LEADS, help="in the order of the shards; default: I ... aVF, V1 ... V6")
+    add("--rename", nargs="+", default=[], metavar="OLD=NEW", help="what the recorder calls OLD is the lead NEW")
+    add("--sampling-rate", type=_positive, metavar="HZ", help=SAMPLING_RATE)
+    add("--longest-gap", type=_not_negative, default=0.2, metavar="SECONDS", help=LONGEST_GAP)
+    add(
+        "--fewest-leads", type=_count, default=1, metavar="N", help="reject records with fewer leads that have a signal"
+    )
+    add("--shortest", type=_not_negative, default=0.0, metavar="SECONDS", help="reject shorter records")
+    add("--ignore-checksums", action="store_true", help="take WFDB signals that are not what their header says")
+
+    add = ecg.add_argument_group(".npy files").add_argument
+    add("--source-rate", type=_positive, metavar="HZ", help="their sampling rate")
+    add("--source-leads", nargs="+", default=STANDARD_LEADS, help="their rows; default: I ... aVF, V1 ... V6")
+    add(
+        "--per-millivolt",
+        type=_positive,
+        default=1.0,
+        metavar="X",
+        help="values for 1 mV: 1000 for microvolts; default: 1",
+    )
+
+    add = ecg.add_argument_group("patients and splits").add_argument
+    add("--no-patients", action="store_true", help="take records whose patient nobody knows")
+    add("--patient-folders", action="store_true", help="the folder right below --input is the patient of its records")
+    add("--keep-ids", action="store_true", help="names and patients are pseudonyms already: keep them")
+    add("--fractions", nargs="+", metavar="SPLIT=SHARE", help="patients at random, as in train=0.8 val=0.1 test=0.1")
+    add("--folds", nargs="+", metavar="SPLIT=FOLDS", help="of PTB-XL; default: train=1-8 val=9 test=10")
+    add("--labels", nargs="+", choices=SETS, default=["superclass"], help="of PTB-XL; default: superclass")
+
+    table = ecg.add_argument_group("table")
+    add = table.add_argument
+    add("--table", type=Path, help="CSV with a row for each record")
+    add("--path-column", default="path", help="path below --input, with or without suffix; default: %(default)s")
+    add("--patient-column")
+    add("--split-column", help="train, val, test or any word; default: all are train")
+    add("--text-column", help="the report")
+    add("--meta-columns", nargs="+", default=[], help=META)
+    add = table.add_mutually_exclusive_group().add_argument
+    add("--label-columns", nargs="+", default=[], help="a number each, nothing where unknown")
+    add("--class-column", help="one word out of several")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least 1")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    number = _not_negative(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be a number of at least 0")
+    return number
