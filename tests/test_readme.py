@@ -2,62 +2,169 @@
 
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.commands import metrics, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-SHORT = " --set optimization.epochs=null optimization.steps=8 optimization.warmup_epochs=null"
+SHORT = " --set optimization.epochs=null optimization.steps={} optimization.warmup_epochs=null checkpoint.every=2"
+LONG_CONFIGS = ("ecg_mitdb_small", "ecg_ptbxl_small")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+KILL = re.compile(r"timeout -s KILL \d+ ")
 
 
-def blocks(language):
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [block for name, block in fenced if name == language]
 
 
-def commands():
-    return [line for block in blocks("bash") for line in block.splitlines() if line]
+def commands(text=README):
+    """Whole commands: continued lines joined, a here-document with its text."""
+    found = []
+    for block in blocks("bash", text):
+        lines = iter(block.splitlines())
+        for line in lines:
+            command = line
+            while command.endswith("\\"):
+                command += "\n" + next(lines)
+            if (mark := re.search(r"<<'(\w+)'", command)) is not None:
+                for rest in lines:
+                    command += "\n" + rest
+                    if rest == mark[1]:
+                        break
+            if command:
+                found.append(command)
+    return found
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def copy_of_the_repository(folder):
     """The files of the repository alone, as a clone would have them."""
-    copy = tmp_path_factory.mktemp("readme") / "medssl"
-    for name in ("src", "ssls", "tools", "configs"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "main.py", copy)
-    return copy
+    for name in ("src", "ssls", "tools", "configs", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "main.py", folder)
+    return folder
+
+
+class Shell:
+    """Commands one after the other, as in one terminal: variables that they set stay set."""
+
+    def __init__(self, folder, data):
+        self.folder, self.variables = folder, []
+        self.environment = os.environ | {
+            "MEDSSL_DATA": str(data),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def start(self, command):
+        script = "\n".join([*self.variables, f"exec {command}" if command.startswith("python") else command])
+        return subprocess.Popen(
+            ["bash", "-ec", script],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, command, timeout=200):
+        if re.match(r"[A-Z]+=", command):
+            self.variables.append(command)
+            return ""
+        process = self.start(command)
+        out, err = process.communicate(timeout=timeout)
+        assert process.returncode == 0, command + out + err
+        return out
+
+    def kill_after_a_checkpoint(self, command, run_folder):
+        """What `timeout -s KILL` does, at a moment that does not depend on how fast this machine is."""
+        process = self.start(KILL.sub("", command))
+        wait_until(lambda: list(run_folder.glob("checkpoints/step-*.attempt-?")), 100, "a checkpoint")
+        time.sleep(0.3)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+
+def run_folder(shell, command):
+    words = shlex.split(command)
+    config = shell.folder / words[words.index("--fname") + 1]
+    return shell.folder / yaml.safe_load(config.read_text())["logging"]["folder"]
 
 
 @pytest.mark.distributed
 @pytest.mark.data
-def test_the_commands_run_in_their_order(checkout, medssl_data):
-    environment = os.environ | {
-        "MEDSSL_DATA": str(medssl_data),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
+@pytest.mark.timeout(600)
+def test_the_commands_run_in_their_order(tmp_path, medssl_data):
+    shell = Shell(copy_of_the_repository(tmp_path / "medssl"), medssl_data)
     ran = []
     for command in commands():
         if command.startswith(("make", "export")):  # `make test` is what runs this
             continue
-        long = "ecg_mitdb_small" in command and "--check" not in command
-        done = subprocess.run(
-            ["bash", "-c", command + SHORT * long],
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert done.returncode == 0, command + done.stdout + done.stderr
-        ran.append(command.split()[1])
-    assert ran.count("main.py") == 3 and "-m" in ran
+        if any(name in command for name in LONG_CONFIGS) and "main.py" in command and "--check" not in command:
+            command += SHORT.format(12 if "ptbxl" in command else 8)
+        if KILL.match(command):
+            shell.kill_after_a_checkpoint(command, run_folder(shell, command))
+        else:
+            out = shell.run(command)
+            if ran and KILL.match(ran[-1]):
+                assert "continuing from" in out
+                steps = [record["step"] for record in metrics(run_folder(shell, command))]
+                assert steps == sorted(set(steps)) and steps[-1] == 11
+        ran.append(command)
+    assert sum("main.py" in command for command in ran) == 5
+    assert sum("build_shards" in command for command in ran) == 3
     for code in blocks("python"):
-        subprocess.run([sys.executable, "-c", code], cwd=checkout, check=True, capture_output=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code], cwd=shell.folder, check=True, capture_output=True, timeout=60)
+    rejected = (shell.folder / "shards" / "ours.private" / "rejected.csv").read_text()
+    assert rejected == "record,reason\n"
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.timeout(3600)
+def test_ptbxl_is_built_trained_killed_and_resumed_by_the_commands_as_they_stand(tmp_path, medssl_data):
+    shell = Shell(copy_of_the_repository(tmp_path / "medssl"), medssl_data)
+    build, killed, resumed = [
+        command for command in commands() if "ptbxl500 " in command or "ecg_ptbxl_small" in command
+    ][-3:]
+    shell.run(build)
+    started = time.monotonic()
+    process = shell.start(killed)
+    process.communicate()
+    assert process.returncode == 137 or time.monotonic() - started < 60
+    shell.run(resumed, timeout=1800)
+    lines = metrics(run_folder(shell, resumed))
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_of_docs_is_reached_from_the_readme(page):
+    assert f"docs/{page.name}" in README
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_into_the_repository_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_flag_that_the_page_on_ecgs_tells_of_exists():
+    told = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / "ecg.md").read_text()))
+    command = [sys.executable, "-m", "tools.build_shards", "ecg", "--help"]
+    known = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told <= set(re.findall(r"--[a-z][a-z-]+", known)) and len(told) > 15
 
 
 def test_the_folders_of_the_map_exist():
@@ -70,5 +177,6 @@ def test_the_folders_of_the_map_exist():
 
 
 def test_every_config_in_the_readme_exists():
+    made = {name for command in commands() for name in re.findall(r"cat > (\S+)", command)}
     for name in re.findall(r"configs/[\w/]+\.(?:yaml|json)", README):
-        assert (ROOT / name).exists(), name
+        assert name in made or (ROOT / name).exists(), name

@@ -43,19 +43,28 @@ def _patterns(splits: list[str] | None) -> dict[str, str] | None:
 
 
 def summary(index: Index, folder: Path) -> str:
-    """One line on what a folder holds."""
-    splits = "; ".join(f"{split}: {index.samples(split):,}" + _patients(index, split) for split in index.splits)
+    """What a folder holds, and what a user should know of it."""
+    splits = "; ".join(_split(index, split) for split in index.splits)
     tars = sum(len(shards) for shards in index.splits.values())
-    return (
+    lines = [
         f"{folder}: {splits}; {tars} tars of {index.bytes():,} bytes; leads {' '.join(index.leads)} at"
         f" {index.sampling_rate:g} Hz"
-        + ("" if index.statistics else f"; no split {TRAINING_SPLIT} and so no statistics")
+    ]
+    if not index.statistics:
+        lines.append(f"there is no split {TRAINING_SPLIT} and so no statistics to normalise with")
+    if index.missing_leads:
+        counts = ", ".join(f"{lead} in {count:,}" for lead, count in index.missing_leads.items())
+        lines.append(f"leads that are missing or flat: {counts} samples; lead_keep is False for them")
+    return "\n".join(lines)
+
+
+def _split(index: Index, split: str) -> str:
+    patients, texts = index.patients[split], index.texts[split]
+    return (
+        f"{split}: {index.samples(split):,} samples of"
+        + (f" {patients:,} patients" if patients else " unnamed patients")
+        + (f", {texts:,} with a report" if texts else "")
     )
-
-
-def _patients(index: Index, split: str) -> str:
-    count = index.patients[split]
-    return f" samples of {count:,} patients" if count else " samples of unnamed patients"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -70,6 +70,10 @@ class Index(_Entry):
     """None where there is no training split."""
     patients: dict[str, int]
     """Different patient_ids in each split; none is in two."""
+    texts: dict[str, int]
+    """Samples with a report in each split."""
+    missing_leads: dict[str, int]
+    """Samples of all splits in which a lead is missing or flat; leads that always carry a signal are left out."""
     splits: dict[str, Annotated[tuple[ShardEntry, ...], Field(min_length=1)]]
     source: dict[str, Any]
     """How the shards were made, for people; free in form."""

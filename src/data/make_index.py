@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ class Survey:
         self.lengths: tuple[int, int] | None = None
         self.split_of: dict[str, str] = {}
         self.moments: Moments | None = None
+        self.texts: Counter[str] = Counter()
+        self._missing: Counter[int] = Counter()
 
     def add(self, split: str, sample: Sample) -> None:
         """Take in a sample."""
@@ -123,6 +126,8 @@ class Survey:
         shortest, longest = self.lengths or (ecg_CT.shape[1], ecg_CT.shape[1])
         self.lengths = (min(shortest, ecg_CT.shape[1]), max(longest, ecg_CT.shape[1]))
         self._one_split(meta.get("patient_id"), split)
+        self.texts[split] += sample["text"] is not None
+        self._missing.update(np.flatnonzero(~sample["lead_keep"]).tolist())
         if split == TRAINING_SPLIT:
             self.moments = self.moments or Moments(len(leads))
             self.moments.add(ecg_CT, sample["lead_keep"])
@@ -156,6 +161,11 @@ class Survey:
             raise ValueError(
                 f"its patient {patient} is in the splits {self.split_of[str(patient)]} and {split}: keep each in one"
             )
+
+    def missing_leads(self) -> dict[str, int]:
+        """Samples without a signal in a lead, for each lead that has such."""
+        assert self.leads is not None
+        return {self.leads[lead]: count for lead, count in sorted(self._missing.items())}
 
     def patients(self, splits: Iterable[str]) -> dict[str, int]:
         """Different patients of each split."""
@@ -205,6 +215,8 @@ def make_index(
         labels=labels,
         statistics=survey.moments.statistics() if survey.moments else None,
         patients=survey.patients(splits),
+        texts={split: survey.texts[split] for split in splits},
+        missing_leads=survey.missing_leads(),
         splits={split: tuple(shards) for split, shards in entries.items()},
         source=source,
     )

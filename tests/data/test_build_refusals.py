@@ -161,3 +161,20 @@ def test_lead_names_of_a_header_are_taken_in_any_case(archive, tmp_path, capsys)
     write_wfdb(archive / "carl", "three", signal(3), leads=[lead.lower() for lead in LEADS])
     code, _, err = build(capsys, "ecg", "--input", archive, "--patient-folders", "--output", tmp_path / "out")
     assert code == 0 and "left out" not in err
+
+
+def test_a_missing_lead_is_told_and_counts_in_no_statistic(archive, tmp_path, capsys):
+    write_wfdb(archive / "carl", "three", signal(3, leads=11), leads=LEADS[:5] + LEADS[6:])
+    output = tmp_path / "out"
+    code, out, _ = build(capsys, "ecg", "--input", archive, "--patient-folders", "--keep-ids", "--output", output)
+    assert code == 0 and "leads that are missing or flat: aVF in 1 samples" in out
+    with Shards(output, "train", STANDARD_LEADS) as shards:
+        samples = {sample["key"]: sample for sample in shards.read(np.arange(3))}
+        statistics = shards.index.statistics
+    assert samples["carl-three"]["lead_keep"].tolist() == [lead != "aVF" for lead in STANDARD_LEADS]
+    assert not samples["carl-three"]["ecg"][5].any() and samples["anna-one"]["lead_keep"].all()
+    assert np.array_equal(samples["carl-three"]["ecg"][6:], (signal(3, leads=11)[:, 5:].T / 1000).astype(np.float32))
+    assert statistics.count == tuple(800 if lead == "aVF" else 1200 for lead in STANDARD_LEADS)
+    two = np.concatenate([samples["anna-one"]["ecg"][5], samples["bert-two"]["ecg"][5]]).astype(np.float64)
+    assert statistics.mean[5] == pytest.approx(two.mean(), rel=1e-9)
+    assert statistics.std[5] == pytest.approx(two.std(), rel=1e-9)

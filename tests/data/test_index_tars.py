@@ -64,7 +64,7 @@ def test_the_verb_indexes_in_place_and_says_what_is_there(tmp_path, capsys):
     assert main(["index", "--input", str(tmp_path), "--labels", "grade"]) == 0
     line = capsys.readouterr().out
     assert line.count("\n") == 1
-    assert "train: 20 samples of 20 patients; 2 tars" in line
+    assert "train: 20 samples of 20 patients, 20 with a report; 2 tars" in line
     assert "leads I II V1 at 250 Hz" in line
     assert {path: path.read_bytes() for path in tmp_path.glob("*.tar")} == before
     assert main(["index", "--input", str(tmp_path)]) == 1
