@@ -171,6 +171,19 @@ class EvaluationConfig(Section):
     """Evaluation while training; it has no keys yet."""
 
 
+class WandbConfig(Section):
+    """Weights & Biases: the config and the lines of metrics.jsonl, sent there or kept to be sent; nothing else."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    """offline writes wandb/ in the run folder without account or network, to be sent with `wandb sync`."""
+    project: str = "medssl"
+    entity: str | None = None
+    """User or team; null is the account's default."""
+    name: str | None = None
+    """Name of the run; null is that of the run folder."""
+    tags: tuple[str, ...] = ()
+
+
 class LoggingConfig(Section):
     """The run folder and what is written into it."""
 
@@ -180,6 +193,7 @@ class LoggingConfig(Section):
     """Steps between lines of metrics.jsonl; the last step always writes one."""
     audit: bool = True
     """Write the keys of every step's samples to audit/rank-N.jsonl."""
+    wandb: WandbConfig = WandbConfig()
 
 
 class ExperimentConfig(Section):

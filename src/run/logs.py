@@ -15,6 +15,13 @@ from tqdm import tqdm
 LOGGER = logging.getLogger("medssl")
 
 
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with null for numbers that are not finite, which neither JSON nor a table has."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
+
+
 class Lines:
     """A JSON-lines file that grows by whole lines."""
 
@@ -24,11 +31,7 @@ class Lines:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; numbers that JSON does not have become null."""
-        finite = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in record.items()
-        }
-        self._file.write(json.dumps(finite) + "\n")
+        self._file.write(json.dumps(finite(record)) + "\n")
 
     def sync(self) -> None:
         """Force what was written to disk."""

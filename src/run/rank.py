@@ -22,16 +22,20 @@ def run_rank(config: ExperimentConfig, train: Callable[[Any, Run], None], check:
     Ends by os._exit: a gloo process sometimes aborts after all Python code has finished (11 of 60 with torch 2.13).
     """
     code = 0
+    run = None
     try:
         ranks = join()
         check_devices(config, [str(ranks.device)] * ranks.world_size)
-        train(config, Run(config, ranks, check))
+        run = Run(config, ranks, check)
+        train(config, run)
         leave()
     except BaseException as error:
         code = 1
         failure = record_failure(int(os.environ["RANK"]), error)
         if FAILURES not in os.environ:  # no launcher of ours that would tell it
             print(f"error: {failure.message}" if failure.by_user else failure.trace, file=sys.stderr)
+    if run is not None:
+        run.close(code)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

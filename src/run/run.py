@@ -27,15 +27,18 @@ from src.data.loader import Batch, Loader
 from src.distributed.ranks import Ranks, barrier, broadcast_object
 from src.engines.build import build_engine
 from src.engines.engine import Engine, Setup
+from src.files import replace_text
 from src.optimization.schedules import count_steps, learning_rate, warmup_steps, weight_decay
 from src.randomness import derive_seed
 from src.run.check import CHECK_STEPS, count_parameters, describe
 from src.run.clock import Clock
 from src.run.environment import environment
 from src.run.export import export_encoder
-from src.run.folder import Attempt, RunFolder, replace_text
+from src.run.folder import Attempt, RunFolder
 from src.run.logs import LOGGER, Lines, Progress, duration, log_to_file, log_to_terminal
 from src.run.resume import find_checkpoint, initial_weights
+from src.run.table import Table
+from src.run.wandb_log import WandbLog
 
 
 class Run:
@@ -51,6 +54,7 @@ class Run:
         torch.manual_seed(derive_seed(config.seed, "weights"))
         if ranks.first:
             log_to_terminal()
+        self._wandb = WandbLog(config, self.folder, wanted=ranks.first)
 
     def engine(self, objective: nn.Module, loader: Loader) -> Engine:
         """The engine that the config asks for around the objective, with schedules over the whole run."""
@@ -115,6 +119,10 @@ class Run:
         self._say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
         barrier()
 
+    def close(self, exit_code: int) -> None:
+        """Tell those who listen how the run ended; waits for them no longer than a minute, after an error seconds."""
+        self._wandb.close(exit_code)
+
     def _due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self.total_steps
 
@@ -167,6 +175,8 @@ class Run:
                 )
             )
             self._metrics = Lines(self.folder.metrics)
+            self._table = Table(self.folder.metrics_csv, self.folder.metrics)
+            self._wandb.open(start)
         barrier()
         audit = self.folder.audit / f"rank-{self.ranks.rank}.jsonl"
         self._audit = Lines(audit) if self.config.logging.audit else None
@@ -182,12 +192,14 @@ class Run:
         batch_size = self.config.data.batch_size
         epoch = step * batch_size // loader.samples + 1
         rate, wait = self._clock.read()
-        self._metrics.write(
+        record = (
             {"step": step, "epoch": epoch, "loss": loss}
             | {f"loss/{name}": value for name, value in losses.items()}
             | engine.metrics()
             | {"samples_per_second": round(rate, 1), "data_wait": round(wait, 4)}
         )
+        for log in (self._metrics, self._table, self._wandb):
+            log.write(record)
         progress.show(epoch, loss, rate, wait)
         left = duration((self.total_steps - step - 1) * batch_size / rate)
         LOGGER.info(

@@ -1,0 +1,99 @@
+"""Which config keys does the code read? Runs experiments in this process and writes down every read of a field.
+
+python -m tests.config.record_reads OUTPUT FOLDER    writes [section class, field] pairs of all EXPERIMENTS as JSON
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from main import schema_of
+from src.config import ExperimentConfig, Section, load_config
+from src.distributed.ranks import Ranks
+from src.run.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
+DECLARATIONS = "config.py", "sections.py"
+"""Files that declare sections: a section's own checks are no use of its keys, its properties are."""
+
+SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]
+# Settings over configs/<objective>/*debug.yaml, and whether it is a --check; later ones may use earlier ones.
+SAVING = ["checkpoint.every=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2"]
+EXPERIMENTS = {
+    "saving": ([*SHORT, *SAVING, "optimization.warmup_steps=2"], False),
+    "started": ([*SHORT, "init_from={folder}/saving", "engine.precision=bf16", "data.micro_batch_size=5"], False),
+    "skipping": ([*SHORT, "optimization.lr=1e30", "data.workers=1"], False),
+    "wandb": (["optimization.epochs=1", "optimization.warmup_epochs=0", "logging.wandb.mode=offline"], False),
+    "checked": (SHORT, True),
+}
+MASKED = {
+    "complement": ([*SHORT, "mask.style=complement", "mask.targets=3", "loss.kind=l1"], True),
+    "legacy": ([*SHORT, "mask.style=legacy_ijepa", "mask.legacy_batch=16"], True),
+}
+
+Reads = set[tuple[str, str]]
+
+
+def name_of(section: type) -> str:
+    return f"{section.__module__}.{section.__qualname__}"
+
+
+def user_of(section: Section, frame: FrameType | None) -> str:
+    """The file that reads a field: behind a property of the section it is the file that asked for the property."""
+    while frame is not None:
+        file, function = frame.f_code.co_filename, frame.f_code.co_name
+        if Path(file).name in DECLARATIONS and not isinstance(getattr(type(section), function, None), property):
+            return ""
+        if Path(file).name not in DECLARATIONS and file != __file__:
+            return file
+        frame = frame.f_back
+    return ""
+
+
+@contextmanager
+def recorded() -> Iterator[Reads]:
+    """Collects (section class, field) for each field that the project's code reads; dumping a config reads nothing."""
+    reads: Reads = set()
+
+    def read(section: Section, name: str) -> object:
+        if name in type(section).__pydantic_fields__ and user_of(section, sys._getframe()).startswith(CODE):
+            reads.add((name_of(type(section)), name))
+        return object.__getattribute__(section, name)
+
+    Section.__getattribute__ = read  # type: ignore[method-assign]
+    try:
+        yield reads
+    finally:
+        del Section.__getattribute__  # type: ignore[misc]
+
+
+def experiment(config: ExperimentConfig, check: bool) -> None:
+    """One experiment on one CPU rank, as a rank would run it."""
+    run = Run(config, Ranks(0, 1, torch.device("cpu")), check)
+    importlib.import_module(f"ssls.{config.objective}.train").main(config, run)
+    run.close(0)
+
+
+def main(output: Path, folder: Path) -> None:
+    with recorded() as reads:
+        for path in sorted((ROOT / "configs").glob("*/*debug.yaml")):
+            root = folder / path.parent.name / path.stem
+            masked = MASKED if "mask" in schema_of(path.parent.name).model_fields else {}
+            for name, (settings, check) in (EXPERIMENTS | masked).items():
+                places = [f"logging.folder={root / name}", f"data.root={root / 'shards'}"]
+                given = [word.format(folder=root) for word in settings]
+                experiment(load_config(path, [*places, *given], schema_of), check)
+    output.write_text(json.dumps(sorted(reads)))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
