@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from src.config.sections import STANDARD_LEADS
 from src.data.build import Converted, Reader, build_shards, private_folder
 from src.data.builders.mitbih import read_beats
 from src.data.builders.ptbxl import FOLDS, SETS, TABLE, list_ptbxl
-from src.data.builders.records import NumpyFiles, WFDBFiles
-from src.data.builders.signals import Leads
+from src.data.builders.records import NumpyFiles, WFDBFiles, check_rows
+from src.data.builders.signals import Leads, lead_name
 from src.data.builders.sources import (
     Columns,
     Listing,
@@ -127,7 +128,10 @@ def _listing(arguments: argparse.Namespace) -> tuple[str, Listing, bool]:
             category=arguments.class_column,
             meta=tuple(arguments.meta_columns),
         )
-        return "table", list_table(arguments.table, arguments.input, columns), False
+        listing = list_table(arguments.table, arguments.input, columns)
+        if columns.path is None:
+            check_rows(arguments.input, arguments.table, len(listing.sources))
+        return "table", listing, False
     if (arguments.input / TABLE).is_file():
         if arguments.sampling_rate is None:
             raise ValueError(f"{arguments.input} has the layout of PTB-XL: choose --sampling-rate 100 or 500")
@@ -163,7 +167,9 @@ def _reader(arguments: argparse.Namespace, listing: Listing) -> Reader:
 
 
 def _leads(arguments: argparse.Namespace, reader: Reader, listing: Listing) -> Leads:
-    renamed = dict(pair(text, "--rename", "OLD=NEW") for text in arguments.rename)
+    renamed = _once("--rename", (pair(text, "--rename", "OLD=NEW") for text in arguments.rename))
+    for flag, names in (("--leads", arguments.leads), ("--source-leads", arguments.source_leads)):
+        _once(flag, ((lead_name(name), name) for name in names))
     return Leads(
         names=tuple(arguments.leads),
         sampling_rate=arguments.sampling_rate or _common_rate(reader, listing),
@@ -205,31 +211,41 @@ def pair(text: str, flag: str, form: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _shares(texts: Iterable[str]) -> dict[str, float]:
+def _once(flag: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The pairs as a dict, in which no name may come twice."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{flag} names {name} twice")
+        found[name] = value
+    return found
+
+
+def _shares(texts: Sequence[str]) -> dict[str, float]:
+    form = "SPLIT=SHARE, for instance train=0.8"
     shares = {}
-    for text in texts:
-        split, share = pair(text, "--fractions", "SPLIT=SHARE, for instance train=0.8")
+    for split, share in _once("--fractions", (pair(text, "--fractions", form) for text in texts)).items():
         try:
             shares[split] = float(share)
         except ValueError:
             shares[split] = math.nan
         if not 0 < shares[split] <= 1:
-            raise ValueError(f"--fractions {text}: the share of a split is a number above 0 and at most 1")
+            raise ValueError(f"--fractions {split}={share}: the share of a split is a number above 0 and at most 1")
     if abs(sum(shares.values()) - 1.0) > 1e-6:
         raise ValueError(f"--fractions {' '.join(texts)} add up to {sum(shares.values()):g}: they must make 1")
     return shares
 
 
-def _folds(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def _folds(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """`train=1-8 val=9` as {"train": (1, ..., 8), "val": (9,)}."""
+    form = "SPLIT=FIRST-LAST or SPLIT=FOLD,FOLD, for instance train=1-8"
     folds = {}
-    for text in texts:
-        split, numbers = pair(text, "--folds", "SPLIT=FIRST-LAST or SPLIT=FOLD,FOLD, for instance train=1-8")
-        try:
-            ranges = [part.split("-") for part in numbers.split(",")]
-            folds[split] = tuple(fold for ends in ranges for fold in range(int(ends[0]), int(ends[-1]) + 1))
-        except ValueError:
-            raise ValueError(f"--folds {text} must be SPLIT=FIRST-LAST or SPLIT=FOLD,FOLD") from None
+    for split, numbers in _once("--folds", (pair(text, "--folds", form) for text in texts)).items():
+        ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in numbers.split(",")]
+        own = [range(int(ends[1]), int(ends[2] or ends[1]) + 1) for ends in ranges if ends]
+        if len(own) < len(ranges) or not all(own):
+            raise ValueError(f"--folds {split}={numbers} must be {form}")
+        folds[split] = tuple(fold for numbers_of in own for fold in numbers_of)
     every = [fold for own in folds.values() for fold in own]
     if len(set(every)) < len(every):
         raise ValueError(f"--folds {' '.join(texts)}: a fold is in two splits")

@@ -33,6 +33,7 @@ from src.data.builders.signals import Channel, Leads, conform
 from src.data.builders.sources import Listing, Source
 from src.data.index import Index
 from src.data.make_index import Progress, make_index
+from src.data.sample import to_millivolt
 from src.data.write_shards import Description, Record, TarWriter, members, move, refuse_taken, tar_name
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.files import replace_text
@@ -280,6 +281,7 @@ def _convert(source: Source, reader: Reader, leads: Leads, description: Descript
     """One record into the files of its sample; what is wrong with it becomes the reason."""
     try:
         signal = conform(reader.read(source.path, source.row), leads)
+        to_millivolt(signal.array_CT, signal.scale)  # what can't be read again must not get into a tar
     except ValueError as error:
         return Converted(source, None, str(error))
     meta: dict[str, Any] = {"id": source.key, "patient_id": source.patient_id, **source.meta}

@@ -178,3 +178,23 @@ def test_a_missing_lead_is_told_and_counts_in_no_statistic(archive, tmp_path, ca
     two = np.concatenate([samples["anna-one"]["ecg"][5], samples["bert-two"]["ecg"][5]]).astype(np.float64)
     assert statistics.mean[5] == pytest.approx(two.mean(), rel=1e-9)
     assert statistics.std[5] == pytest.approx(two.std(), rel=1e-9)
+
+
+def test_the_header_of_several_segments_is_rejected_and_its_segments_are_records(archive, tmp_path, capsys):
+    (archive / "carl").mkdir()
+    (archive / "carl" / "all.hea").write_text("all/2 12 100 800\nanna/one 400\nbert/two 400\n")
+    reasons = keep_two(capsys, tmp_path, archive)
+    assert reasons == {"carl/all": "it is the header of several segments, which are records of their own here"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--leads", "I", "ii", "II"), ("--rename", "A=I", "A=II"), ("--source-leads", "V1", "v1")],
+    ids=lambda words: words[0],
+)
+def test_a_name_given_twice_is_refused(archive, tmp_path, capsys, words):
+    if words[0] == "--source-leads":
+        archive = write_arrays(tmp_path / "arrays", records=4)[2:]
+        assert "--source-leads names v1 twice" in refuse(capsys, tmp_path, "--input", *archive, *words)
+    else:
+        assert f"{words[0]} names" in refuse(capsys, tmp_path, "--input", archive, "--patient-folders", *words)

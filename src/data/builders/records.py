@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from src.data.builders.signals import Channel
 
 HEADER = ".hea"
+OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+"""What is wrong with one record's path, and not with the storage."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,12 @@ class WFDBFiles:
 
     def rate(self, path: Path, row: int | None) -> float:
         """The highest rate of the record's channels, Hz."""
-        with _told(path):
+        with _told(path, "WFDB"):
             import wfdb
 
+            _refuse_segments(path)
             header = wfdb.rdheader(os.fspath(path))
-            return float(header.fs) * max(header.samps_per_frame or [1])
+            return _rate(header) * max(header.samps_per_frame or [1])
 
     def read(self, path: Path, row: int | None) -> list[Channel]:
         """The channels of a record.
@@ -40,9 +45,10 @@ class WFDBFiles:
         Raises:
             ValueError: a file is missing, damaged, or none that wfdb reads.
         """
-        with _told(path):
+        with _told(path, "WFDB"):
             import wfdb
 
+            _refuse_segments(path)
             record = wfdb.rdrecord(os.fspath(path), physical=False, smooth_frames=False)
             volts = record.dac(expanded=True)
             sums = record.calc_checksum(expanded=True) if self.verify else record.checksum
@@ -52,28 +58,48 @@ class WFDBFiles:
             ]
 
 
+class _Unusable(ValueError):
+    """A record whose fault is said already."""
+
+
+def _refuse_segments(path: Path) -> None:
+    """The header of a record in several segments says so by a slash in its first word."""
+    with Path(f"{path}{HEADER}").open("rb") as header:
+        first = next((line for line in header if line.strip() and not line.startswith(b"#")), b"")
+    if re.match(rb"\s*\S+/\d", first):
+        raise _Unusable("it is the header of several segments, which are records of their own here")
+
+
+def _rate(record: Any) -> float:
+    if not record.fs > 0:
+        raise _Unusable(f"its header states a sampling rate of {record.fs:g} Hz")
+    return float(record.fs)
+
+
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever reading a WFDB record may cause, as a ValueError; only failing storage goes on as it is."""
+def _told(path: Path, form: str) -> Iterator[None]:
+    """Whatever reading a record may cause, as a ValueError; only failing storage goes on as it is."""
     try:
         yield
     except FileNotFoundError as error:
-        raise ValueError(f"there is no {Path(error.filename or path.with_suffix(HEADER)).name}") from None
-    except PermissionError as error:
-        raise ValueError(f"{Path(error.filename or path).name} may not be read") from None
-    except OSError:
+        raise ValueError(f"there is no {Path(error.filename or path).name}") from None
+    except OSError as error:
+        if error.errno not in OF_THE_PATH:
+            raise
+        raise ValueError(f"{Path(error.filename or path).name} can't be opened ({error.strerror})") from None
+    except _Unusable:
         raise
-    except Exception as error:  # wfdb lets through whatever a broken header causes
-        raise ValueError(f"it can't be read as WFDB ({type(error).__name__}: {error})") from error
+    except Exception as error:  # the libraries let through whatever a broken header causes
+        raise ValueError(f"{path.name} can't be read as {form} ({type(error).__name__}: {error})") from error
 
 
 def _channel(record: Any, number: int, missing_T: NDArray[np.bool_], found: int | None) -> Channel:
     stated = record.checksum[number] if record.checksum and not record.skew[number] else None  # skew shifts samples out
     damaged = stated is not None and found is not None and (stated - found) % 65536 != 0
     return Channel(
-        name=record.sig_name[number],
+        name=record.sig_name[number] or f"{number + 1}, which has no name",
         unit=record.units[number],
-        rate=float(record.fs) * record.samps_per_frame[number],
+        rate=_rate(record) * record.samps_per_frame[number],
         values_T=record.e_d_signal[number].astype(np.int64) - record.baseline[number],
         gain=float(record.adc_gain[number]),
         missing_T=missing_T if missing_T.any() else np.zeros(0, np.bool_),
@@ -114,21 +140,30 @@ class NumpyFiles:
                 f"its array is {list(array.shape)}, with {len(self.names)} leads ({' '.join(self.names)}) expected is"
                 f" [{len(self.names)}, samples] or [samples, {len(self.names)}]: name the leads with --source-leads"
             )
-        if array.dtype.kind not in "if":
+        if array.dtype.kind not in "iuf":
             raise ValueError(f"its array is of type {array.dtype}, expected are integers or floats")
         array_CT = array if len(array) == len(self.names) else array.T
-        return array_CT.astype(np.int64 if array.dtype.kind == "i" else np.float64)
+        return array_CT.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
 
 
 def _load(path: Path, row: int | None) -> NDArray[Any]:
-    try:
+    with _told(path, "a .npy of numbers"):
         array: NDArray[Any] = np.load(path, mmap_mode="r" if row is not None else None, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"there is no {path.name}") from None
-    except PermissionError:
-        raise ValueError(f"{path.name} may not be read") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path.name} can't be read as a .npy of numbers ({error})") from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path.name} is an archive, expected is a .npy with one array")
     return array if row is None else np.array(array[row])
+
+
+def check_rows(path: Path, table: Path, rows: int) -> None:
+    """Refuse a table that has not one row for each record of an array of many.
+
+    Raises:
+        ValueError: so, or the array can't be read.
+    """
+    with _told(path, "a .npy of numbers"):
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    if len(shape) != 3 or shape[0] != rows:
+        raise ValueError(
+            f"{path} is {list(shape)} and {table} has {rows} rows: expected is [{rows}, leads, samples], a record for"
+            " each row"
+        )

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import io
 import math
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from src.data.builders.records import HEADER
 from src.data.index import TRAINING_SPLIT, Labels
 from src.data.write_shards import KEY, check_split
 
+NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+LONGEST_CELL = 100_000_000
 Known = tuple[float | None, ...]
 RESERVED = {"id", "patient_id", "labels", "scale", "leads", "lead_keep", "flat_leads", "gaps", "sampling_rate"}
 
@@ -79,6 +82,7 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
         raise ValueError(f"{path} is not there: name the CSV with the records") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    csv.field_size_limit(LONGEST_CELL)
     first = text.partition("\n")[0]
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     rows: list[dict[str, str]] = []
@@ -90,6 +94,8 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
                 hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(header)}"
                 raise ValueError(f"{path} has {'no' if name not in header else 'two'} column {name}: {hint}")
         for values in lines:
+            if not values:
+                continue
             if len(values) != len(header):
                 raise ValueError(f"{path}, line {lines.line_num}: {len(values)} values for {len(header)} columns")
             rows.append(dict(zip(header, values, strict=True)))
@@ -144,7 +150,7 @@ def _record(root: Path, path: str) -> Path:
 
 def _labels(table: Path, rows: Sequence[Mapping[str, str]], columns: Columns) -> tuple[Labels, list[Known]]:
     if columns.category is not None:
-        words = [row[columns.category].strip() for row in rows]
+        words = [_word(row[columns.category]) for row in rows]
         names = tuple(sorted(set(words) - {""}))
         known: list[Known] = [tuple(float(word == name) if word else None for name in names) for word in words]
         return Labels(names=names, kind="multiclass"), known
@@ -161,18 +167,20 @@ def _labels(table: Path, rows: Sequence[Mapping[str, str]], columns: Columns) ->
     return Labels(names=columns.labels), values
 
 
-def _plain(text: str) -> float | str | None:
-    """A number, a word, or None for nothing."""
+def _word(text: str) -> str:
+    """A cell; empty for what tables write where they know nothing."""
     word = text.strip()
-    if word.casefold() in ("", "nan", "na", "null", "none"):
-        return None
+    return "" if word.casefold() in ("nan", "na", "n/a", "null", "none") else word
+
+
+def _plain(text: str) -> float | str | None:
+    """A number, a word (007 and 1_0 are words), or None for nothing."""
+    word = _word(text)
     if word.casefold() in ("true", "false"):
         return float(word.casefold() == "true")
-    try:
-        number = float(word)
-    except ValueError:
-        return word
-    return number if math.isfinite(number) else None
+    if not NUMBER.fullmatch(word) or not math.isfinite(float(word)):
+        return word or None
+    return float(word)
 
 
 def list_wfdb(root: Path, patients_are_folders: bool = False) -> Listing:
