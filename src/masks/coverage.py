@@ -2,7 +2,7 @@
 
 python -m src.masks.coverage --output docs [--tokens 50 200] [--seconds 10]
 
-writes DIR/masks_ecg.png for the first number of tokens and prints the tables of docs/masks.md.
+draws docs/masks_ecg.png for the first number of tokens and prints the tables of docs/masks.md.
 
 Legend: B batch, L tokens of the grid, R rows of the strip of examples.
 """

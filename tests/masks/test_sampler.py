@@ -7,7 +7,7 @@ from scipy import stats
 
 from src.masks import sampler as sampler_module
 from src.masks.config import MaskConfig
-from src.masks.sampler import Masks, MaskSampler
+from src.masks.sampler import Masks, MaskSampler, Sizes
 from src.randomness import Streams
 from tests.masks.reference import draw, indicators, p_same_mean, p_zero_mean, remaining
 
@@ -98,6 +98,70 @@ def test_a_samples_masks_do_not_depend_on_its_batch(style: str, grid: tuple[int,
         np.testing.assert_array_equal(alone.targets_BMT[0], whole.targets_BMT[row])
 
 
+Sets = list[tuple[set[int], set[int]]]  # (context, targets) of samples
+
+
+def one_of_each_batch(sampler: MaskSampler, steps: range, batch: int) -> Sets:
+    """The last sample of each step's batch: of different steps, so that all samples are independent."""
+    found = []
+    for step in steps:
+        masks = sampler(step, streams(batch, first=step * batch))
+        found.append((set(masks.context_BK[-1].tolist()), set(masks.targets_BMT[-1].reshape(-1).tolist())))
+    return found
+
+
+def p_same_distribution(first: Sets, second: Sets, length: int) -> tuple[float, float, float]:
+    """Of equal numbers of context tokens, equal coverage by context, equal coverage by targets."""
+    counts = stats.ks_2samp([len(context) for context, _ in first], [len(context) for context, _ in second]).pvalue
+    roles = zip(zip(*first, strict=True), zip(*second, strict=True), strict=True)
+    context, target = (p_same_mean(indicators(list(a), length), indicators(list(b), length)) for a, b in roles)
+    return float(counts), context, target
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_masks_over_steps_have_the_same_distribution_at_batch_1_and_128(style: str) -> None:
+    sampler = MaskSampler(MaskConfig(style=style), (50,), seed=0)
+    alone, together = one_of_each_batch(sampler, range(300), 1), one_of_each_batch(sampler, range(300, 600), 128)
+    assert min(p_same_distribution(alone, together, 50)) > 1e-3
+    for step in (0, 1, 2):
+        assert len(sampler(step, streams(1)).context_BK[0]) == len(sampler(step, streams(128)).context_BK[0])
+
+
+@pytest.mark.parametrize("cut", ["first", "random"])
+def test_that_test_sees_contexts_cut_to_the_smallest_of_their_batch(cut: str) -> None:
+    sampler, rng = MaskSampler(MaskConfig(), (50,), seed=0), random.Random(4)
+
+    def cut_to_the_batch(steps: range, batch: int) -> Sets:
+        found = []
+        for step in steps:
+            sizes = sampler.sizes(step)
+            draws = [remaining((50,), sizes.target_shape, sizes.context_shape, 4, rng) for _ in range(batch)]
+            count, (free, hidden) = min(len(free) for free, _ in draws), draws[-1]
+            found.append((set(sorted(free)[:count] if cut == "first" else rng.sample(sorted(free), count)), hidden))
+        return found
+
+    alone, together = cut_to_the_batch(range(150), 1), cut_to_the_batch(range(150, 300), 128)
+    counts, context, target = p_same_distribution(alone, together, 50)
+    assert counts < 1e-6 and context < 1e-6 and target > 1e-3
+
+
+@pytest.mark.parametrize("style", ["multiblock", "complement"])
+def test_masks_over_steps_are_those_of_the_definition_with_sizes_drawn_apart(style: str) -> None:
+    config, rng = MaskConfig(style=style), random.Random(5)
+
+    def sizes_of_a_step() -> Sizes:
+        while True:
+            target = (round(50 * rng.uniform(0.15, 0.2)),)
+            context = (round(50 * rng.uniform(0.85, 1.0)),) if style == "multiblock" else (50,)
+            left = [len(remaining((50,), target, context, 4, rng)[0]) for _ in range(256)]
+            if np.median(left) >= config.min_context:
+                return Sizes(target, context, int(np.median(left)), 0)
+
+    wanted = [draw((50,), sizes_of_a_step(), 4, rng, style) for _ in range(150)]
+    ours = one_of_each_batch(MaskSampler(config, (50,), seed=0), range(600), 1)
+    assert min(p_same_distribution(ours, wanted, 50)) > 1e-3
+
+
 def test_sizes_are_a_function_of_seed_and_step_only() -> None:
     config = MaskConfig()
     forwards, backwards = MaskSampler(config, (50,), seed=1), MaskSampler(config, (50,), seed=1)
@@ -110,10 +174,11 @@ def test_sizes_are_a_function_of_seed_and_step_only() -> None:
     assert pickle.loads(pickle.dumps(forwards)).sizes(3) == sizes[3]  # noqa: S301
 
 
-@pytest.mark.parametrize("grid", [(50,), (200,), (16, 16)])
-def test_every_token_is_sometimes_context_and_sometimes_target(grid: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("style", ["multiblock", "complement"])
+@pytest.mark.parametrize("grid", [(50,), (100,), (200,), (16, 16)])
+def test_every_token_is_sometimes_context_and_sometimes_target(style: str, grid: tuple[int, ...]) -> None:
     length = int(np.prod(grid))
-    context_BL, target_BL = coverage(MaskSampler(MaskConfig(), grid, seed=0)(0, streams(3000)), length)
+    context_BL, target_BL = coverage(MaskSampler(MaskConfig(style=style), grid, seed=0)(0, streams(3000)), length)
     assert context_BL.any(0).all() and target_BL.any(0).all()
 
 

@@ -1,0 +1,30 @@
+"""The benchmark runs and says what it measured; how fast is for the reader of the table."""
+
+import re
+
+import pytest
+
+from tools.benchmark import main, rates
+
+
+def test_masks_prints_the_machine_and_a_row_for_each_style_and_grid(capsys):
+    assert main(["masks", "--seconds", "0.01", "--batch", "4"]) == 0
+    machine, _, table = capsys.readouterr().out.partition("\n")
+    assert re.fullmatch(r".+, \d+ cores; Python \S+; numpy \S+; commit \S+", machine)
+    rows = re.findall(r"^\| (\w+) \| ([\d x]+) \| ([\d,]+) \| ([\d,]+) to ([\d,]+) \|$", table, re.MULTILINE)
+    assert len({row[:2] for row in rows}) == len(rows) == 12
+    for row in rows:
+        median, low, high = (int(number.replace(",", "")) for number in row[2:])
+        assert 0 < low <= median <= high
+
+
+def test_rates_are_ascending_and_of_every_repeat():
+    calls = []
+    found = rates(lambda: calls.append(sum(range(1000))), 0.02)
+    assert found == sorted(found) and len(found) == 7 and len(calls) > 7
+
+
+@pytest.mark.parametrize("arguments", [[], ["masks", "--seconds", "0"], ["masks", "--batch", "0"], ["speed"]])
+def test_a_wrong_command_line_is_refused(arguments):
+    with pytest.raises(SystemExit):
+        main(arguments)
