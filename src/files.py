@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that it is the old one or the new one at any moment, a power cut included."""
+def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a small file so that it is the old one or the new one at any moment, a power cut included.
+
+    `mode` are its permissions, less the umask.
+    """
     draft = path.with_name(path.name + ".draft")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode, exist_ok=False)
     with draft.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from src.config.sections import STANDARD_LEADS
-from src.data.build import Converted, Reader, build_shards, private_folder
+from src.data.build import Converted, Reader, build_shards, claim
 from src.data.builders.mitbih import read_beats
 from src.data.builders.ptbxl import FOLDS, SETS, TABLE, list_ptbxl
 from src.data.builders.records import NumpyFiles, WFDBFiles, check_rows
@@ -32,14 +32,16 @@ from src.data.builders.sources import (
 )
 from src.data.index import Index, Labels
 from src.data.make_index import Progress
-from src.data.write_shards import SAMPLES_PER_SHARD, Description, write_shards
+from src.data.write_shards import SAMPLES_PER_SHARD, Description, refuse_taken, write_shards
 
 SPLIT_SEED = 0
 INPUT = """folder of WFDB records, of PTB-XL, or that the paths of --table start in; an .npy [records, leads, samples]
 with a row of --table for each; an .npz of MIT-BIH beats"""
 SAMPLING_RATE = "bring every record to this rate; default: that of the first record, and others are rejected"
 LONGEST_GAP = "NaN that are interpolated; a lead with a longer gap counts as missing; default: %(default)s"
+EVERY = ("table", "wfdb", "ptbxl")
 LAYOUTS = {
+    "beats": "an .npz of beats",
     "table": "records that a --table lists",
     "wfdb": "a folder of WFDB records",
     "ptbxl": "the layout of PTB-XL",
@@ -58,37 +60,55 @@ ONLY_FOR = {
     "--patient-folders": ("wfdb",),
     "--folds": ("ptbxl",),
     "--labels": ("ptbxl",),
+    "--table": ("table",),
+    "--leads": EVERY,
+    "--rename": EVERY,
+    "--sampling-rate": EVERY,
+    "--longest-gap": EVERY,
+    "--fewest-leads": EVERY,
+    "--shortest": EVERY,
+    "--ignore-checksums": EVERY,
+    "--no-patients": EVERY,
+    "--keep-ids": EVERY,
+    "--fractions": EVERY,
 }
 META = "what else goes into the shards, age and sex for instance: nothing that tells who it is"
 
 
 def build_ecg(arguments: argparse.Namespace, indexing: Progress) -> Index:
     """Shards of an archive of ECGs, whichever of the layouts it has."""
-    if arguments.input.suffix == ".npz":
-        return _build_beats(arguments, indexing)
-    if not arguments.input.exists():
+    if arguments.input.suffix != ".npz" and not arguments.input.exists():
         raise ValueError(f"{arguments.input} is not there: name the records with --input")
-    layout, listing, public = _listing(arguments)
+    layout = _layout(arguments)
     _refuse_idle_flags(arguments, layout)
-    listing = _with_patients(arguments, layout, listing)
+    if layout == "beats":
+        return _build_beats(arguments, indexing)
+    output = arguments.output.resolve()
+    refuse_taken(output)
+    listing = _with_patients(arguments, layout, _listing(arguments, layout))
     if arguments.fractions:
-        listing = split_by_patient(listing, _shares(arguments.fractions), SPLIT_SEED)
+        shares = _shares(arguments.fractions)
+        listing = split_by_patient(listing, shares, SPLIT_SEED)
+        for split in sorted(set(shares) - {source.split for source in listing.sources}):
+            print(f"warning: no patient fell into {split}: there are too few for such shares", file=sys.stderr)
     check_splits(listing)
-    private = private_folder(arguments.output.resolve())
-    listing = Pseudonyms(None if public or arguments.keep_ids else salt_of(private)).apply(listing)
     reader = _reader(arguments, listing)
     leads = _leads(arguments, reader, listing)
-    index, rejected = build_shards(
-        arguments.output,
-        listing,
-        reader,
-        leads,
-        _description(layout, leads, listing.labels),
-        workers=arguments.workers,
-        samples_per_shard=arguments.samples_per_shard,
-        writing=_writing,
-        indexing=indexing,
-    )
+    with claim(output) as private:
+        keep_ids = layout == "ptbxl" or arguments.keep_ids
+        index, rejected = build_shards(
+            output,
+            Pseudonyms(None if keep_ids else salt_of(private)).apply(listing),
+            reader,
+            leads,
+            _description(layout, leads, listing.labels),
+            workers=arguments.workers,
+            samples_per_shard=arguments.samples_per_shard,
+            writing=_writing,
+            indexing=indexing,
+        )
+    if layout == "ptbxl":
+        print("the ids of PTB-XL are public and were kept; an archive of your own takes --table", file=sys.stderr)
     if rejected:
         print(f"{rejected:,} records were left out: {private / 'rejected.csv'} tells which and why", file=sys.stderr)
     return index
@@ -116,9 +136,21 @@ def _given(arguments: argparse.Namespace, flag: str) -> bool:
     return bool(getattr(arguments, name) != parser.get_default(name))
 
 
-def _listing(arguments: argparse.Namespace) -> tuple[str, Listing, bool]:
-    """The layout's name, its records, and whether their ids are public already."""
+def _layout(arguments: argparse.Namespace) -> str:
+    """Which of LAYOUTS the input has."""
+    if arguments.input.suffix == ".npz":
+        return "beats"
     if arguments.table is not None:
+        return "table"
+    if arguments.input.suffix == ".npy":
+        raise ValueError(f"{arguments.input} tells nothing of patients and labels: give their CSV with --table")
+    return "ptbxl" if (arguments.input / TABLE).is_file() else "wfdb"
+
+
+def _listing(arguments: argparse.Namespace, layout: str) -> Listing:
+    if layout == "table":
+        _once("--label-columns", ((name, name) for name in arguments.label_columns))
+        _once("--meta-columns", ((name, name) for name in arguments.meta_columns))
         columns = Columns(
             path=None if arguments.input.suffix == ".npy" else arguments.path_column,
             patient=arguments.patient_column,
@@ -131,15 +163,13 @@ def _listing(arguments: argparse.Namespace) -> tuple[str, Listing, bool]:
         listing = list_table(arguments.table, arguments.input, columns)
         if columns.path is None:
             check_rows(arguments.input, arguments.table, len(listing.sources))
-        return "table", listing, False
-    if (arguments.input / TABLE).is_file():
+        return listing
+    if layout == "ptbxl":
         if arguments.sampling_rate is None:
             raise ValueError(f"{arguments.input} has the layout of PTB-XL: choose --sampling-rate 100 or 500")
         folds = _folds(arguments.folds) if arguments.folds else FOLDS
-        return "ptbxl", list_ptbxl(arguments.input, arguments.sampling_rate, arguments.labels, folds), True
-    if arguments.input.suffix == ".npy":
-        raise ValueError(f"{arguments.input} tells nothing of patients and labels: give their CSV with --table")
-    return "wfdb", list_wfdb(arguments.input, arguments.patient_folders), False
+        return list_ptbxl(arguments.input, arguments.sampling_rate, arguments.labels, folds)
+    return list_wfdb(arguments.input, arguments.patient_folders)
 
 
 def _with_patients(arguments: argparse.Namespace, layout: str, listing: Listing) -> Listing:

@@ -1,11 +1,11 @@
 """Shards from an archive: records are read by several processes, written in their order, and a killed build goes on.
 
-Tars grow in a folder beside the output, `.<name>.partial`. After each whole tar its state is written down, so that the
+Tars grow in a folder beside the output, `.<name>.partial`. After each whole tar the state is written down, so that the
 same command, started again, goes on behind the last one; the bytes are those of a build that nothing disturbed, at any
 number of processes. When all is there and indexed, the folder is renamed to its place.
 
-Who the records are of stays outside the shards, in `<name>.private`: the salt of the pseudonyms, pseudonyms.csv, and
-rejected.csv with the records that were left out and why.
+Who the records are of stays outside the shards, in `<name>.private`, which only its owner may read: the salt of the
+pseudonyms, pseudonyms.csv, rejected.csv with the records that were left out and why, and the state of a build.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import count
 from multiprocessing import get_context
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from src.data.builders.signals import Channel, Leads, conform
 from src.data.builders.sources import Listing, Source
-from src.data.index import Index
+from src.data.index import INDEX_NAME, Index, table_path
 from src.data.make_index import Progress, make_index
 from src.data.sample import to_millivolt
 from src.data.write_shards import Description, Record, TarWriter, members, move, refuse_taken, tar_name
@@ -39,9 +42,12 @@ from src.distributed.processes import die_with_parent, ignore_signals
 from src.files import replace_text
 
 CHUNK = 16
-"""Records that a process is handed at a time."""
+"""Records that a process is handed at a time, at most."""
 AHEAD = 4
-"""Chunks that wait for each process, which bounds the memory."""
+"""Chunks that wait for each process, at most."""
+AHEAD_BYTES = 256 << 20
+"""What all that wait may hold, by the largest record so far: Holter recordings go one by one."""
+STATE = "state.json"
 
 
 class Reader(Protocol):
@@ -63,6 +69,10 @@ class Converted(NamedTuple):
     reason: str
     """Why it can't."""
 
+    def bytes(self) -> int:
+        """What its files hold."""
+        return sum(map(len, (self.members or {}).values()))
+
 
 @dataclass
 class _State:
@@ -75,6 +85,32 @@ class _State:
     """Whole tars of each split."""
     rejected: list[tuple[str, str]]
     """Name and reason of each source before `next` that can't be used."""
+
+
+@contextmanager
+def claim(output: Path) -> Iterator[Path]:
+    """Hold the place of a build against a second one, however this process ends; yields the private folder.
+
+    Raises:
+        FolderTaken: `output` is there and not empty.
+        ValueError: another build writes there.
+    """
+    refuse_taken(output)
+    private = private_folder(output)
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.chmod(0o700)
+    with (private / "owner.lock").open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(f"{output} is being written by another build: wait for it or stop it") from None
+        refuse_taken(output)  # by a build that has ended in the meantime
+        yield private
+
+
+def private_folder(output: Path) -> Path:
+    """Where the salt, pseudonyms.csv and rejected.csv of a build lie."""
+    return output.parent / f"{output.name}.private"
 
 
 def build_shards(
@@ -92,7 +128,7 @@ def build_shards(
     """Read, convert and write the records of a listing; returns the index and the number of rejected records.
 
     Args:
-        output: a new folder.
+        output: a new folder, claimed.
         listing: its sources have their keys and the patients' pseudonyms.
         reader: opens the sources.
         leads: what each record is brought to.
@@ -103,77 +139,60 @@ def build_shards(
         indexing: wraps the list of tars.
 
     Raises:
-        FolderTaken: `output` is there and not empty.
-        ValueError: no record can be used, another build writes here, or one with other settings began here.
+        ValueError: no record can be used, or a build with other settings began here.
         OSError: the storage failed or is full; what is done stays, and the same call goes on from there.
     """
-    output = output.resolve()
-    refuse_taken(output)
-    sources = _in_splits(listing.sources)
-    partial_folder = output.parent / f".{output.name}.partial"
-    with _owned(partial_folder), _told_when_full(partial_folder):
-        fingerprint = _fingerprint(sources, reader, leads, description, samples_per_shard)
-        state = _read_state(partial_folder, fingerprint)
+    growing, private = output.parent / f".{output.name}.partial", private_folder(output)
+    sources = _in_order(listing.sources)
+    with _told_when_full(growing):
+        state = _read_state(growing, private, _fingerprint(sources, reader, leads, description, samples_per_shard))
         converted = _convert_all(sources[state.next :], reader, leads, description, workers)
-        _write_tars(partial_folder, state, writing(converted, state.next, len(sources)), samples_per_shard)
+        _write_tars(growing, private, state, writing(converted, state.next, len(sources)), samples_per_shard)
         rejected = [*listing.rejected, *state.rejected]
         if not state.tars:
-            raise ValueError(f"none of {len(sources):,} records can be used; the first: {_first(rejected)}")
-        splits = {
-            split: [partial_folder / tar_name(split, number) for number in range(count)]
-            for split, count in state.tars.items()
-        }
-        index = make_index(
-            partial_folder,
-            splits,
-            leads=description.leads,
-            sampling_rate=description.sampling_rate,
-            labels=description.labels,
-            source=description.source,
-            progress=indexing,
-        )
-        _write_private(private_folder(output), sources, rejected)
-        for name in ("state.json", "owner.lock"):
-            (partial_folder / name).unlink(missing_ok=True)
-        move(partial_folder, output)
+            raise ValueError(f"none of {len(sources):,} records can be used; the first: {': '.join(rejected[0])}")
+        index = _index(growing, state, description, indexing)
+        _write_private(private, sources, rejected)
+        move(growing, output)
+        (private / STATE).unlink()
     return index, len(rejected)
 
 
-def private_folder(output: Path) -> Path:
-    """Where the salt, pseudonyms.csv and rejected.csv of a build lie."""
-    return output.parent / f"{output.name}.private"
+def _index(folder: Path, state: _State, description: Description, indexing: Progress) -> Index:
+    """Index the tars; nothing else stays in the folder."""
+    splits = {
+        split: [folder / tar_name(split, number) for number in range(count)] for split, count in state.tars.items()
+    }
+    index = make_index(
+        folder,
+        splits,
+        leads=description.leads,
+        sampling_rate=description.sampling_rate,
+        labels=description.labels,
+        source=description.source,
+        progress=indexing,
+    )
+    tars = [tar for own in splits.values() for tar in own]
+    wanted = {folder / INDEX_NAME, *tars, *map(table_path, tars)}
+    for path in set(folder.iterdir()) - wanted:
+        path.unlink()
+    return index
 
 
-def _first(rejected: Sequence[tuple[str, str]]) -> str:
-    return ": ".join(rejected[0])
-
-
-def _in_splits(sources: Iterable[Source]) -> list[Source]:
-    """Split by split, in the order of their first record, so that one tar is open at a time."""
+def _in_order(sources: Iterable[Source]) -> list[Source]:
+    """Split by split, so that one tar is open at a time, and by key: the order of the names would tell of them."""
     by_split: dict[str, list[Source]] = {}
     for source in sources:
         by_split.setdefault(source.split, []).append(source)
-    return [source for own in by_split.values() for source in own]
+    return [source for own in by_split.values() for source in sorted(own, key=attrgetter("key"))]
 
 
 def _fingerprint(sources: Sequence[Source], *settings: Any) -> str:
-    """Of everything that the bytes of the shards depend on, the records' own bytes aside."""
+    """Of everything that the bytes of the shards depend on, the records' own bytes aside; not of where they lie."""
     digest = hashlib.sha256(repr(settings).encode())
     for source in sources:
-        digest.update(json.dumps(asdict(source), default=str, sort_keys=True).encode())
+        digest.update(json.dumps(asdict(replace(source, path=Path())), default=str, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """Hold a folder against a second build; the kernel lets go of it however this process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "owner.lock").open("a") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise ValueError(f"{folder} is being written by another build: wait for it or stop it") from None
-        yield
 
 
 @contextmanager
@@ -184,30 +203,41 @@ def _told_when_full(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        where = error.filename or folder
         raise OSError(
-            f"{folder} can't grow ({error.strerror}): make room, and the same command goes on from the last whole tar"
+            f"{where} can't grow ({error.strerror}): make room, and the same command goes on from the last whole tar"
         ) from error
 
 
-def _read_state(folder: Path, fingerprint: str) -> _State:
+def _read_state(folder: Path, private: Path, fingerprint: str) -> _State:
     """Where a build that was stopped stands; tars that it did not finish are removed."""
-    path = folder / "state.json"
-    state = _State(fingerprint, 0, {}, [])
-    if path.exists():
+    path = private / STATE
+    if not folder.exists() or not path.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return _State(fingerprint, 0, {}, [])
+    anew = f"delete {folder} to begin anew"
+    try:
         state = _State(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {anew}") from None
     if state.fingerprint != fingerprint:
         raise ValueError(
-            f"{folder} holds a build that was begun with other settings or another list of records:"
-            " give the same ones to go on, or delete it to begin anew"
+            f"{folder} holds a build that was begun with other settings or another list of records: give the same ones"
+            f" to go on, or {anew}"
         )
-    whole = {tar_name(split, number) for split, count in state.tars.items() for number in range(count)}
-    for tar in folder.glob("*.tar"):
-        if tar.name not in whole:
-            tar.unlink()
+    whole = {folder / tar_name(split, number) for split, count in state.tars.items() for number in range(count)}
+    found = set(folder.glob("*.tar"))
+    if lost := whole - found:
+        raise ValueError(f"{min(lost)}, which is done, is missing: {anew}")
+    for tar in found - whole:
+        tar.unlink()
     return state
 
 
-def _write_tars(folder: Path, state: _State, converted: Iterable[Converted], samples_per_shard: int) -> None:
+def _write_tars(
+    folder: Path, private: Path, state: _State, converted: Iterable[Converted], samples_per_shard: int
+) -> None:
     """Write what comes, tar by tar; `state` follows."""
     tar: TarWriter | None = None
     split, read = "", state.next
@@ -217,7 +247,7 @@ def _write_tars(folder: Path, state: _State, converted: Iterable[Converted], sam
         writer.close()
         state.tars[split] = state.tars.get(split, 0) + 1
         state.next, state.rejected = read, list(rejected)
-        replace_text(folder / "state.json", json.dumps(asdict(state)))
+        replace_text(private / STATE, json.dumps(asdict(state)), mode=0o600)
 
     try:
         for source, files, reason in converted:
@@ -250,15 +280,20 @@ def _convert_all(
         yield from map(convert, sources)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),))
-    chunks = (sources[start : start + CHUNK] for start in range(0, len(sources), CHUNK))
+    waiting: deque[Future[list[Converted]]] = deque()
+    submitted = done = largest = 0
     try:
-        waiting: deque[Future[list[Converted]]] = deque(
-            pool.submit(_convert_chunk, convert, chunk) for chunk in islice(chunks, AHEAD * workers)
-        )
-        while waiting:
-            done = waiting.popleft().result()
-            waiting.extend(pool.submit(_convert_chunk, convert, chunk) for chunk in islice(chunks, 1))
-            yield from done
+        while done < len(sources):
+            room = AHEAD_BYTES // largest if largest else AHEAD * workers  # records that may wait
+            size = min(max(room // (AHEAD * workers), 1), CHUNK)
+            while submitted < len(sources) and submitted - done < max(workers, min(room, size * AHEAD * workers)):
+                with _without_interrupts():
+                    waiting.append(pool.submit(_convert_chunk, convert, sources[submitted : submitted + size]))
+                submitted = min(submitted + size, len(sources))
+            for converted in waiting.popleft().result():
+                done += 1
+                largest = max(largest, converted.bytes())
+                yield converted
     except BrokenProcessPool:
         raise ValueError(
             "a process that reads records died, perhaps for want of memory: the same command goes on from the last"
@@ -266,6 +301,16 @@ def _convert_all(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that start in here are not reached by Ctrl-C, before they can say so themselves."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(parent: int) -> None:
@@ -280,35 +325,42 @@ def _convert_chunk(convert: Callable[[Source], Converted], sources: Sequence[Sou
 def _convert(source: Source, reader: Reader, leads: Leads, description: Description) -> Converted:
     """One record into the files of its sample; what is wrong with it becomes the reason."""
     try:
-        signal = conform(reader.read(source.path, source.row), leads)
-        to_millivolt(signal.array_CT, signal.scale)  # what can't be read again must not get into a tar
+        found = conform(reader.read(source.path, source.row), leads)
+        to_millivolt(found.array_CT, found.scale)  # what can't be read again must not get into a tar
     except ValueError as error:
         return Converted(source, None, str(error))
     meta: dict[str, Any] = {"id": source.key, "patient_id": source.patient_id, **source.meta}
     if source.labels:
         meta["labels"] = list(source.labels)
-    if signal.scale is not None:
-        meta["scale"] = signal.scale
-    if not all(signal.keep):
-        meta["lead_keep"] = signal.keep
-    if signal.flat:
-        meta["flat_leads"] = signal.flat
-    if signal.gaps:
-        meta["gaps"] = signal.gaps
-    record = Record(source.split, source.key, signal.array_CT, meta, source.text)
+    if found.scale is not None:
+        meta["scale"] = found.scale
+    if not all(found.keep):
+        meta["lead_keep"] = found.keep
+    if found.flat:
+        meta["flat_leads"] = found.flat
+    if found.gaps:
+        meta["gaps"] = found.gaps
+    record = Record(source.split, source.key, found.array_CT, meta, source.text)
     return Converted(source, members(record, description), "")
 
 
 def _write_private(folder: Path, sources: Sequence[Source], rejected: Sequence[tuple[str, str]]) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     out = {name for name, _ in rejected}
     known = [
         (source.key, source.name, source.patient_id or "", source.patient or "")
         for source in sources
         if source.name not in out
     ]
-    replace_text(folder / "pseudonyms.csv", _csv(("key", "record", "patient_id", "patient"), known))
-    replace_text(folder / "rejected.csv", _csv(("record", "reason"), rejected))
+    _replace(folder / "pseudonyms.csv", _csv(("key", "record", "patient_id", "patient"), known))
+    _replace(folder / "rejected.csv", _csv(("record", "reason"), rejected))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a private file; that of an earlier build keeps its content under a number."""
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        number = next(number for number in count(1) if not path.with_suffix(f".{number}.csv").exists())
+        path.rename(path.with_suffix(f".{number}.csv"))
+    replace_text(path, text, mode=0o600)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ Every sample is decoded once here, so that what would stop a training run after 
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import re
@@ -237,8 +238,9 @@ def _survey_tar(survey: Survey, split: str, tar: Path, table: NDArray[np.void]) 
 
 def _write_table(tar: Path, table: NDArray[np.void]) -> ShardEntry:
     path = table_path(tar)
-    with path.open("wb") as file:
-        np.lib.format.write_array(file, table, version=(1, 0), allow_pickle=False)
+    content = io.BytesIO()  # numpy writes into a file by itself and can't say why it fails
+    np.lib.format.write_array(content, table, version=(1, 0), allow_pickle=False)
+    path.write_bytes(content.getvalue())
     return ShardEntry(
         name=tar.name,
         samples=len(table),

@@ -33,7 +33,7 @@ SAMPLES_PER_SHARD = 4096
 """10 MB of beats or 500 MB of 12-lead 10 s records at 500 Hz: few enough files for a cluster's storage, small enough
 to copy one."""
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 class FolderTaken(ValueError):
@@ -197,7 +197,9 @@ class _SplitWriter:
 def check_split(split: str) -> None:
     """Refuse what can't be part of a file name."""
     if not SPLIT.fullmatch(split):
-        raise ValueError(f"the split {split} can't be part of a file name: use letters, digits and _")
+        raise ValueError(
+            f"the split {split} can't be part of a file name: use a letter, then up to 63 letters, digits and _"
+        )
 
 
 def tar_name(split: str, number: int) -> str:

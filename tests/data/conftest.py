@@ -11,6 +11,7 @@ import pytest
 from src.data.builders.mitbih import read_beats
 from src.data.index import Labels
 from src.data.write_shards import Description, Record, write_shards
+from tests.data.archive import signal, write_wfdb
 
 LEADS = ("I", "II", "V1")
 SCALE = [0.005, 0.001, 0.0048828125]
@@ -44,6 +45,14 @@ def folder(tmp_path) -> Path:
     """20 records in tars of 6."""
     write_shards(tmp_path / "shards", records(), describe(), samples_per_shard=6)
     return tmp_path / "shards"
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    """Two good WFDB records of two patients, in the folders of the patients."""
+    write_wfdb(tmp_path / "ecgs" / "anna", "one", signal(1))
+    write_wfdb(tmp_path / "ecgs" / "bert", "two", signal(2))
+    return tmp_path / "ecgs"
 
 
 @pytest.fixture(scope="session")

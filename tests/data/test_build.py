@@ -45,7 +45,7 @@ def start(words, output, *more, prefix=(), **settings):
 
 
 def state_of(output):
-    path = output.parent / f".{output.name}.partial" / "state.json"
+    path = output.parent / f"{output.name}.private" / "state.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -176,4 +176,4 @@ def test_a_file_size_limit_is_told(words, tmp_path):
     _, told = done.communicate(timeout=60)
     assert done.returncode == 1 and "Traceback" not in told and "File too large" in told
     assert not output.exists()
-    assert [path.name for path in tmp_path.iterdir()] == [".shards.partial"]
+    assert {path.name for path in tmp_path.iterdir()} == {".shards.partial", "shards.private"}

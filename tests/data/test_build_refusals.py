@@ -8,14 +8,6 @@ from src.data.shards import Shards
 from tests.data.archive import LEADS, build, rejected, signal, write_arrays, write_csv, write_wfdb
 
 
-@pytest.fixture
-def archive(tmp_path):
-    """Two good records of two patients, in the folders of the patients."""
-    write_wfdb(tmp_path / "ecgs" / "anna", "one", signal(1))
-    write_wfdb(tmp_path / "ecgs" / "bert", "two", signal(2))
-    return tmp_path / "ecgs"
-
-
 def refuse(capsys, tmp_path, *words):
     """The sentence of a build that must fail and leave nothing behind."""
     code, _, err = build(capsys, "ecg", "--output", tmp_path / "out", *words)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from src.data.builders.sources import Listing, Source, read_table
+from src.data.builders.sources import Listing, Source, plain, read_table, record_path
 from src.data.index import Labels
 
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
@@ -37,38 +37,43 @@ def list_ptbxl(root: Path, rate: float, sets: Iterable[str], folds: Mapping[str,
     names = _vector(names_of)
     split_of = {fold: split for split, own in folds.items() for fold in own}
     sources: list[Source] = []
+    rejected: list[tuple[str, str]] = []
     for row in read_table(root / TABLE, COLUMNS):
         try:
             fold, number = int(float(row["strat_fold"])), int(row["ecg_id"])
             patient = str(int(float(row["patient_id"]))) if row["patient_id"] else None
-            given = {name for code in _codes(row["scp_codes"]) for name in names_of.get(code, ())}
-        except ValueError as error:
+            given = {label for code in _codes(row["scp_codes"], names_of) for label in names_of[code]}
+            name = row[RATES.get(rate, "filename_hr")]
+            path, meta = record_path(root, name), _meta(row, fold)
+        except (ValueError, OverflowError) as error:
             raise ValueError(f"{root / TABLE}: the row of ecg_id {row['ecg_id']} can't be read: {error}") from None
         if fold not in split_of:
+            rejected.append((name, f"its fold {fold} is in no split"))
             continue
-        path = row[RATES.get(rate, "filename_hr")]
         sources.append(
             Source(
-                name=path,
-                path=root / path,
+                name=name,
+                path=path,
                 key=f"ptbxl-{number:05d}",
                 split=split_of[fold],
                 patient=patient,
-                labels=tuple(float(name in given) for name in names),
+                labels=tuple(float(label in given) for label in names),
                 text=row["report"].strip() or None,
-                meta=_meta(row, fold),
+                meta=meta,
             )
         )
-    return Listing(sources, Labels(names=names))
+    return Listing(sources, Labels(names=names), rejected)
 
 
-def _codes(text: str) -> dict[str, float]:
+def _codes(text: str, known: Mapping[str, Any]) -> dict[str, float]:
     try:
         codes = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         codes = None
     if not isinstance(codes, dict):
         raise ValueError(f"scp_codes is {text!r}, expected is {{statement: likelihood, ...}}")
+    if unknown := [code for code in codes if code not in known]:
+        raise ValueError(f"the statement {unknown[0]!r} is not in {STATEMENTS}")
     return codes
 
 
@@ -101,8 +106,10 @@ def _meta(row: Mapping[str, str], fold: int) -> dict[str, Any]:
     """What may be told of a public record: age in years, sex (0 male, 1 female), the fold, site and device."""
     meta: dict[str, Any] = {"fold": fold}
     for column in ("age", "sex", "site"):
-        if row.get(column):
-            meta[column] = float(row[column])
+        if row.get(column) and (value := plain(row[column])) is not None:
+            if isinstance(value, str):
+                raise ValueError(f"{column} is {value!r}, expected is a number")
+            meta[column] = value
     if row.get("device", "").strip():
         meta["device"] = row["device"].strip()
     return meta

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from src.data.builders.signals import Channel
 
 HEADER = ".hea"
+LONGEST_HEADER = 1 << 20
 OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 """What is wrong with one record's path, and not with the storage."""
 
@@ -35,7 +36,7 @@ class WFDBFiles:
         with _told(path, "WFDB"):
             import wfdb
 
-            _refuse_segments(path)
+            _look_at_header(path)
             header = wfdb.rdheader(os.fspath(path))
             return _rate(header) * max(header.samps_per_frame or [1])
 
@@ -48,7 +49,7 @@ class WFDBFiles:
         with _told(path, "WFDB"):
             import wfdb
 
-            _refuse_segments(path)
+            _look_at_header(path)
             record = wfdb.rdrecord(os.fspath(path), physical=False, smooth_frames=False)
             volts = record.dac(expanded=True)
             sums = record.calc_checksum(expanded=True) if self.verify else record.checksum
@@ -62,16 +63,25 @@ class _Unusable(ValueError):
     """A record whose fault is said already."""
 
 
-def _refuse_segments(path: Path) -> None:
-    """The header of a record in several segments says so by a slash in its first word."""
-    with Path(f"{path}{HEADER}").open("rb") as header:
-        first = next((line for line in header if line.strip() and not line.startswith(b"#")), b"")
-    if re.match(rb"\s*\S+/\d", first):
+def _look_at_header(path: Path) -> None:
+    """Refuse what wfdb would not come back from: pipes instead of files, and headers of several segments."""
+    header = Path(f"{path}{HEADER}")
+    _refuse_special(header)
+    with header.open("rb") as file:
+        lines = [line for line in file.read(LONGEST_HEADER).splitlines() if line.strip() and not line.startswith(b"#")]
+    if lines and re.match(rb"\s*\S+/\d", lines[0]):
         raise _Unusable("it is the header of several segments, which are records of their own here")
+    for name in {line.split()[0].decode(errors="replace") for line in lines[1:]}:
+        _refuse_special(header.with_name(Path(name).name))
+
+
+def _refuse_special(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _Unusable(f"{path.name} is a pipe or a device, no file")
 
 
 def _rate(record: Any) -> float:
-    if not record.fs > 0:
+    if not record.fs > 0:  # nor NaN
         raise _Unusable(f"its header states a sampling rate of {record.fs:g} Hz")
     return float(record.fs)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 PER_MILLIVOLT = {"mv": 1.0, "uv": 1000.0, "µv": 1000.0, "μv": 1000.0, "nv": 1e6, "v": 0.001}
 HIGHEST_MILLIVOLT = 500.0
 """No electrode on the skin gives more, a defibrillator's shock included: recorders saturate at 5 to 330 mV."""
+LOWEST_RATE, HIGHEST_RATE = 10.0, 100_000.0
 LOWEST_GAIN, HIGHEST_GAIN = 1e-3, 1e12
 """Units of an integer for 1 mV: a recorder has 40 to 10^6."""
 LARGEST_FRACTION = 10_000
@@ -87,32 +89,42 @@ def conform(channels: Sequence[Channel], leads: Leads) -> Signal:
     _check_lengths([channel for channel in chosen if channel], leads)
     repaired = [_fill(channel, leads.longest_gap) if channel else None for channel in chosen]
     there = [channel for channel in repaired if channel]
-    flat = [name for name, channel in zip(leads.names, repaired, strict=True) if channel and _is_flat(channel)]
-    keep = [bool(channel) and name not in flat for name, channel in zip(leads.names, repaired, strict=True)]
+    array_CT: NDArray[np.int16] | NDArray[np.float32]
+    scale: list[float] | None = None
+    if all(_fits_int16(channel, leads.sampling_rate) for channel in there):
+        array_CT = _stack([channel.values_T if channel else None for channel in repaired], np.int16)
+        scale = [1.0 / channel.gain if channel else 1.0 for channel in repaired]
+    else:
+        rate = leads.sampling_rate
+        array_CT = _stack([_resample(channel, rate) if channel else None for channel in repaired], np.float32)
+    present = [channel is not None for channel in repaired]
+    varies = (array_CT != array_CT[:, :1]).any(axis=1)
+    keep = [is_there and bool(lead_varies) for is_there, lead_varies in zip(present, varies, strict=True)]
     if not any(keep):
         raise ValueError("no lead carries a signal: each is missing, NaN or flat")
     if sum(keep) < leads.fewest:
         raise ValueError(f"{sum(keep)} of its leads carry a signal, fewer than the {leads.fewest} asked for")
-    gaps = {
-        name: round(float(_missing(channel).sum()) / channel.rate, 4)
-        for name, channel in zip(leads.names, chosen, strict=True)
-        if channel and _missing(channel).any()
-    }
-    if all(_fits_int16(channel, leads.sampling_rate) for channel in there):
-        length = min(len(channel.values_T) for channel in there)
-        array_CT = np.zeros((len(leads.names), length), np.int16)
-        for row, channel in zip(array_CT, repaired, strict=True):
-            if channel:
-                row[:] = channel.values_T[:length]
-        scale = [1.0 / channel.gain if channel else 1.0 for channel in repaired]
-        return Signal(array_CT, scale, keep, flat, gaps)
-    volts = [_resample(channel, leads.sampling_rate) if channel else None for channel in repaired]
-    length = min(len(volt_T) for volt_T in volts if volt_T is not None)
-    volt_CT = np.zeros((len(leads.names), length), np.float32)
-    for volt_row, volt_T in zip(volt_CT, volts, strict=True):
-        if volt_T is not None:
-            volt_row[:] = volt_T[:length]
-    return Signal(volt_CT, None, keep, flat, gaps)
+    return Signal(
+        array_CT,
+        scale,
+        keep,
+        flat=[name for name, is_there, kept in zip(leads.names, present, keep, strict=True) if is_there and not kept],
+        gaps={
+            name: round(float(_missing(channel).sum()) / channel.rate, 4)
+            for name, channel in zip(leads.names, chosen, strict=True)
+            if channel and _missing(channel).any()
+        },
+    )
+
+
+def _stack(leads: Sequence[NDArray[Any] | None], dtype: type[np.generic]) -> NDArray[Any]:
+    """Leads cut to the shortest, zeros where one is missing; [C, 0] where all are."""
+    length = min((len(lead_T) for lead_T in leads if lead_T is not None), default=0)
+    array_CT = np.zeros((len(leads), length), dtype)
+    for row_T, lead_T in zip(array_CT, leads, strict=True):
+        if lead_T is not None:
+            row_T[:] = lead_T[:length]
+    return array_CT
 
 
 def lead_name(name: str) -> str:
@@ -168,6 +180,8 @@ def _voltage(channel: Channel) -> Channel:
 
 def _check_lengths(channels: Sequence[Channel], leads: Leads) -> None:
     for channel in channels:
+        if not LOWEST_RATE <= channel.rate <= HIGHEST_RATE:
+            raise ValueError(f"it has {channel.rate:g} Hz, which is no sampling rate of an ECG")
         if channel.rate != leads.sampling_rate and not leads.resample:
             raise ValueError(
                 f"it has {channel.rate:g} Hz and the folder {leads.sampling_rate:g} Hz:"
@@ -199,10 +213,6 @@ def _fill(channel: Channel, longest_gap: float) -> Channel | None:
     filled = np.interp(times_T[missing_T], times_T[~missing_T], values_T[~missing_T])
     values_T[missing_T] = np.rint(filled) if values_T.dtype.kind == "i" else filled
     return Channel(channel.name, channel.unit, channel.rate, values_T, channel.gain)
-
-
-def _is_flat(channel: Channel) -> bool:
-    return bool(channel.values_T.min() == channel.values_T.max())
 
 
 def _fits_int16(channel: Channel, rate: float) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import difflib
 import hashlib
 import hmac
 import io
+import itertools
 import math
+import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +22,7 @@ from typing import Any
 from src.data.builders.records import HEADER
 from src.data.index import TRAINING_SPLIT, Labels
 from src.data.write_shards import KEY, check_split
+from src.files import replace_text
 
 NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 LONGEST_CELL = 100_000_000
@@ -120,7 +125,7 @@ def list_table(table: Path, root: Path, columns: Columns) -> Listing:
     sources: dict[str, Source] = {}
     line_of: dict[str, int] = {}
     for number, row in enumerate(rows):
-        path, place = (root, number) if columns.path is None else (_record(root, row[columns.path].strip()), None)
+        path, place = (root, number) if columns.path is None else (record_path(root, row[columns.path].strip()), None)
         name = f"{table.name} row {number + 1}" if place is not None else str(path.relative_to(root))
         if name in sources:
             raise ValueError(
@@ -131,16 +136,16 @@ def list_table(table: Path, root: Path, columns: Columns) -> Listing:
             name=name,
             path=path,
             row=place,
-            split=row[columns.split].strip() if columns.split else TRAINING_SPLIT,
-            patient=row[columns.patient].strip() or None if columns.patient else None,
+            split=_word(row[columns.split]) if columns.split else TRAINING_SPLIT,
+            patient=_patient(row[columns.patient]) if columns.patient else None,
             labels=known[number],
-            text=row[columns.text].strip() or None if columns.text else None,
-            meta={column: value for column in columns.meta if (value := _plain(row[column])) is not None},
+            text=_word(row[columns.text]) or None if columns.text else None,
+            meta={column: value for column in columns.meta if (value := plain(row[column])) is not None},
         )
     return Listing(list(sources.values()), labels)
 
 
-def _record(root: Path, path: str) -> Path:
+def record_path(root: Path, path: str) -> Path:
     """Where a record lies; WFDB records are named without suffix. What leads out of `root` is refused."""
     record = Path(path)
     if not path or record.is_absolute() or ".." in record.parts:
@@ -156,7 +161,7 @@ def _labels(table: Path, rows: Sequence[Mapping[str, str]], columns: Columns) ->
         return Labels(names=names, kind="multiclass"), known
     values: list[Known] = []
     for number, row in enumerate(rows):
-        numbers = [_plain(row[column]) for column in columns.labels]
+        numbers = [plain(row[column]) for column in columns.labels]
         for column, value in zip(columns.labels, numbers, strict=True):
             if isinstance(value, str):
                 raise ValueError(
@@ -173,7 +178,13 @@ def _word(text: str) -> str:
     return "" if word.casefold() in ("nan", "na", "n/a", "null", "none") else word
 
 
-def _plain(text: str) -> float | str | None:
+def _patient(text: str) -> str | None:
+    """One spelling of a patient: 12.0, which pandas makes of 12 where some are unknown, is 12."""
+    patient = " ".join(unicodedata.normalize("NFC", _word(text)).split())
+    return re.sub(r"^(\d+)\.0+$", r"\1", patient) or None
+
+
+def plain(text: str) -> float | str | None:
     """A number, a word (007 and 1_0 are words), or None for nothing."""
     word = _word(text)
     if word.casefold() in ("true", "false"):
@@ -191,14 +202,37 @@ def list_wfdb(root: Path, patients_are_folders: bool = False) -> Listing:
     """
     if not root.is_dir():
         raise ValueError(f"{root} is no folder: name one that holds WFDB records with --input")
-    sources = []
-    for header in sorted(root.rglob(f"*{HEADER}")):
-        relative = header.relative_to(root).with_suffix("")
+    sources: list[Source] = []
+    rejected: list[tuple[str, str]] = []
+    for path in _files(root, rejected):
+        relative = path.relative_to(root).with_suffix("")
+        if path.suffix != HEADER:
+            rejected.append((str(relative), f"its header is called {path.name}: WFDB wants {HEADER}"))
+            continue
         patient = relative.parts[0] if patients_are_folders and len(relative.parts) > 1 else None
-        sources.append(Source(name=str(relative), path=header.with_suffix(""), patient=patient))
+        sources.append(Source(name=str(relative), path=path.with_suffix(""), patient=patient))
     if not sources:
         raise ValueError(f"{root} holds no WFDB record (*{HEADER}): name their folder with --input")
-    return Listing(sources)
+    return Listing(sources, rejected=rejected)
+
+
+def _files(root: Path, rejected: list[tuple[str, str]]) -> list[Path]:
+    """Headers below a folder, through links too, each folder once; what can't be looked into is rejected."""
+
+    def refuse(error: OSError) -> None:
+        rejected.append((str(Path(error.filename).relative_to(root)), f"the folder can't be read ({error.strerror})"))
+
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, below, names in os.walk(root, onerror=refuse, followlinks=True):
+        place = Path(folder).stat()
+        if (place.st_dev, place.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        below.sort()
+        found += [Path(folder, name) for name in [*below, *names] if name.casefold().endswith(HEADER)]
+    return sorted(found)
 
 
 def refuse_without_patient(listing: Listing) -> Listing:
@@ -210,24 +244,29 @@ def refuse_without_patient(listing: Listing) -> Listing:
 
 def split_by_patient(listing: Listing, shares: Mapping[str, float], seed: int) -> Listing:
     """Give each patient a split at random by its share, the same in every build; one without patient counts by name."""
+    splits, ends = list(shares), list(itertools.accumulate(shares.values()))
 
     def split(source: Source) -> str:
         digest = hashlib.sha256(f"{seed}/{source.patient or source.name}".encode()).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares.values())
-        for name, share in shares.items():
-            place -= share
-            if place < 0:
-                return name
-        return name
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        return splits[min(bisect.bisect_right(ends, place), len(splits) - 1)]
 
     return replace(listing, sources=[replace(source, split=split(source)) for source in listing.sources])
 
 
 def check_splits(listing: Listing) -> None:
-    """Refuse a patient in two splits, and names that can't be part of a file's."""
+    """Refuse a patient in two splits or in two spellings, and names that can't be part of a file's."""
     seen: dict[str, Source] = {}
+    numbers: dict[str, Source] = {}
     for source in listing.sources:
         check_split(source.split)
+        if source.patient is not None and source.patient.isdecimal():
+            other = numbers.setdefault(source.patient.lstrip("0"), source)
+            if other.patient != source.patient:
+                raise ValueError(
+                    f"the patients of {other.name} and {source.name} are one number, with zeros before it and without:"
+                    " write each patient in one way"
+                )
         if source.patient is not None:
             other = seen.setdefault(source.patient, source)
             if other.split != source.split:
@@ -283,9 +322,8 @@ def salt_of(folder: Path) -> bytes:
     """The salt kept in a private folder; drawn and kept where there is none yet."""
     path = folder / "salt"
     if not path.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = folder / ".salt.draft"
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_hex(32))
-        draft.replace(path)
-    return path.read_bytes()
+        replace_text(path, secrets.token_hex(32), mode=0o600)
+    salt = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch("[0-9a-f]{64}", salt):
+        raise ValueError(f"{path} is no salt of 64 hexadecimal digits: restore it, or delete it for new pseudonyms")
+    return salt.encode()
