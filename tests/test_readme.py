@@ -17,7 +17,10 @@ from tests.commands import metrics, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-SHORT = " --set optimization.epochs=null optimization.steps={} optimization.warmup_epochs=null checkpoint.every=2"
+SHORT = (
+    " --set optimization.epochs=null optimization.steps={} optimization.warmup_epochs=null"
+    " optimization.warmup_steps=null checkpoint.every=2"
+)
 LONG_CONFIGS = ("ecg_mitdb_small", "ecg_ptbxl_small")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 KILL = re.compile(r"timeout -s KILL \d+ ")
@@ -88,11 +91,12 @@ class Shell:
     def kill_after_a_checkpoint(self, command, run_folder):
         """What `timeout -s KILL` does, at a moment that does not depend on how fast this machine is."""
         process = self.start(KILL.sub("", command))
-        wait_until(lambda: list(run_folder.glob("checkpoints/step-*.attempt-?")), 100, "a checkpoint")
+        saved = run_folder / "checkpoints"
+        wait_until(lambda: list(saved.glob("step-*.attempt-?")) or process.poll() is not None, 100, "a checkpoint")
         time.sleep(0.3)
         process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        out, err = process.communicate()
+        assert process.returncode == -signal.SIGKILL, out + err
 
 
 def run_folder(shell, command):
