@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.config.sections import STANDARD_LEADS
+from src.data.shards import Shards
 from tests.commands import metrics, wait_until
+from tests.health import variance_between_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -137,18 +140,21 @@ def test_the_commands_run_in_their_order(tmp_path, medssl_data):
 @pytest.mark.data
 @pytest.mark.timeout(3600)
 def test_ptbxl_is_built_trained_killed_and_resumed_by_the_commands_as_they_stand(tmp_path, medssl_data):
+    """The share of variance between samples was 0.83 to 0.93 for five seeds and folds."""
     shell = Shell(copy_of_the_repository(tmp_path / "medssl"), medssl_data)
-    build, killed, resumed = [
-        command for command in commands() if "ptbxl500 " in command or "ecg_ptbxl_small" in command
-    ][-3:]
+    section = README[README.index("## PTB-XL") : README.index("## Heartbeats")]
+    build, killed, resumed = commands(section)
+    assert KILL.match(killed) and KILL.sub("", killed) == resumed
     shell.run(build)
-    started = time.monotonic()
     process = shell.start(killed)
     process.communicate()
-    assert process.returncode == 137 or time.monotonic() - started < 60
-    shell.run(resumed, timeout=1800)
-    lines = metrics(run_folder(shell, resumed))
-    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), "the run ended before it was killed"
+    assert "continuing from" in shell.run(resumed, timeout=1800)
+    folder = run_folder(shell, resumed)
+    losses = [record["loss"] for record in metrics(folder)]
+    assert losses[-1] < 0.6 * losses[0]
+    with Shards(shell.folder / "shards" / "ptbxl500", "val", STANDARD_LEADS) as shards:
+        assert variance_between_samples(folder / "encoder", shards, clip=10.0) > 0.5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
