@@ -122,18 +122,14 @@ def _build_beats(arguments: argparse.Namespace, indexing: Progress) -> Index:
 
 def _refuse_idle_flags(arguments: argparse.Namespace, layout: str) -> None:
     """A flag that would do nothing is a misunderstanding."""
-    idle = [flag for flag, layouts in ONLY_FOR.items() if layout not in layouts and _given(arguments, flag)]
-    if idle:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    names = {flag: flag.removeprefix("--").replace("-", "_") for flag in ONLY_FOR}
+    given = [flag for flag, name in names.items() if getattr(arguments, name) != parser.get_default(name)]
+    if idle := [flag for flag in given if layout not in ONLY_FOR[flag]]:
         raise ValueError(f"{idle[0]} does nothing for {LAYOUTS[layout]}: leave it out")
     if arguments.fractions and (arguments.split_column or arguments.folds):
         raise ValueError("--fractions splits by itself: leave out --split-column and --folds")
-
-
-def _given(arguments: argparse.Namespace, flag: str) -> bool:
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    name = flag.removeprefix("--").replace("-", "_")
-    return bool(getattr(arguments, name) != parser.get_default(name))
 
 
 def _layout(arguments: argparse.Namespace) -> str:

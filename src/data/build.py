@@ -35,9 +35,18 @@ from typing import Any, NamedTuple, Protocol
 from src.data.builders.signals import Channel, Leads, conform
 from src.data.builders.sources import Listing, Source
 from src.data.index import INDEX_NAME, Index, table_path
-from src.data.make_index import Progress, make_index
+from src.data.make_index import Progress
 from src.data.sample import to_millivolt
-from src.data.write_shards import Description, Record, TarWriter, members, move, refuse_taken, tar_name
+from src.data.write_shards import (
+    Description,
+    Record,
+    TarWriter,
+    index_as_described,
+    members,
+    move,
+    refuse_taken,
+    tar_name,
+)
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.files import replace_text
 
@@ -163,15 +172,7 @@ def _index(folder: Path, state: _State, description: Description, indexing: Prog
     splits = {
         split: [folder / tar_name(split, number) for number in range(count)] for split, count in state.tars.items()
     }
-    index = make_index(
-        folder,
-        splits,
-        leads=description.leads,
-        sampling_rate=description.sampling_rate,
-        labels=description.labels,
-        source=description.source,
-        progress=indexing,
-    )
+    index = index_as_described(folder, splits, description, indexing)
     tars = [tar for own in splits.values() for tar in own]
     wanted = {folder / INDEX_NAME, *tars, *map(table_path, tars)}
     for path in set(folder.iterdir()) - wanted:
@@ -213,6 +214,7 @@ def _read_state(folder: Path, private: Path, fingerprint: str) -> _State:
     """Where a build that was stopped stands; tars that it did not finish are removed."""
     path = private / STATE
     if not folder.exists() or not path.exists():
+        path.unlink(missing_ok=True)  # of a build that was killed between the rename and its removal
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return _State(fingerprint, 0, {}, [])

@@ -16,7 +16,7 @@ import re
 import shutil
 import tarfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,19 +90,26 @@ def write_shards(
     partial.mkdir()
     try:
         splits = _write_tars(partial, records, description, samples_per_shard)
-        index = make_index(
-            partial,
-            splits,
-            leads=description.leads,
-            sampling_rate=description.sampling_rate,
-            labels=description.labels,
-            source=description.source,
-            progress=progress,
-        )
+        index = index_as_described(partial, splits, description, progress)
         move(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return index
+
+
+def index_as_described(
+    folder: Path, splits: Mapping[str, Sequence[Path]], description: Description, progress: Progress
+) -> Index:
+    """Index tars that were written with a description."""
+    return make_index(
+        folder,
+        splits,
+        leads=description.leads,
+        sampling_rate=description.sampling_rate,
+        labels=description.labels,
+        source=description.source,
+        progress=progress,
+    )
 
 
 def refuse_taken(output: Path) -> None:

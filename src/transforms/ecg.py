@@ -61,7 +61,7 @@ class ECGTransform:
         if config.clip is not None:
             np.clip(ecg_BCT, -config.clip, config.clip, out=ecg_BCT)
         keep_BC = np.array([sample["lead_keep"] for sample in samples])
-        ecg_BCT *= keep_BC[:, :, None]
+        ecg_BCT[~keep_BC] = 0.0
         mask_leads(ecg_BCT, keep_BC, config.lead_mask, streams)
         return ecg_BCT
 

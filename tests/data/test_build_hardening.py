@@ -1,5 +1,6 @@
 """What a hostile archive, a copied salt or a moment of bad luck must not do to a build."""
 
+import json
 import os
 import subprocess
 import sys
@@ -191,3 +192,11 @@ def test_long_records_do_not_wait_by_the_hundred(tmp_path, capsys, monkeypatch):
     with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         for number, sample in enumerate(shards.read(np.arange(40))):
             assert np.array_equal(sample["ecg"], (signal(number, samples=1000).T / 1000).astype(np.float32))
+
+
+def test_a_state_that_outlived_its_build_is_forgotten(archive, tmp_path, capsys):
+    (tmp_path / "out.private").mkdir()
+    old = {"fingerprint": "other", "next": 9, "tars": {"train": 3}, "rejected": []}
+    (tmp_path / "out.private" / "state.json").write_text(json.dumps(old))
+    refuse(capsys, tmp_path, "--input", archive, "--patient-folders", "--fewest-leads", "13")  # ends before a whole tar
+    build_folders(capsys, tmp_path, archive)
