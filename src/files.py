@@ -22,6 +22,15 @@ def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
     draft.replace(path)
 
 
+def sync(path: Path) -> None:
+    """Force a file's or folder's content to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 from src.checkpoints.manifest import PARTIAL, Manifest, Range, RankFile, write_manifest
 from src.distributed.ranks import Ranks, barrier, gather_objects
 from src.engines.engine import Piece
-from src.files import sha256_of
+from src.files import sha256_of, sync
 
 
 def write_checkpoint(folder: Path, manifest: Manifest, pieces: Iterable[Piece], ranks: Ranks) -> Path:
@@ -51,12 +50,3 @@ def _write_rank_file(path: Path, pieces: Iterable[Piece]) -> RankFile:
     save_file(tensors, path)
     sync(path)
     return RankFile(path.name, path.stat().st_size, sha256_of(path), tuple(ranges), shapes)
-
-
-def sync(path: Path) -> None:
-    """Force a file's or folder's content to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

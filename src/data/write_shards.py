@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
 import re
 import shutil
 import tarfile
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from src.data.index import Index, Labels
 from src.data.make_index import Progress, make_index
 from src.data.sample import ECG_FIELD, META_FIELD, TEXT_FIELD
+from src.files import sync
 
 SAMPLES_PER_SHARD = 4096
 """10 MB of beats or 500 MB of 12-lead 10 s records at 500 Hz: few enough files for a cluster's storage, small enough
@@ -167,8 +167,7 @@ class TarWriter:
     def close(self) -> None:
         """Write the end of the archive; it is on disk when this returns."""
         self._tar.close()
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(self.path)
 
     def abandon(self) -> None:
         """Remove a tar that can't be finished."""

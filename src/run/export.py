@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from src.checkpoints.write import sync
 from src.config.sections import Section
+from src.files import sync
 
 
 def export_encoder(folder: Path, weights: dict[str, Tensor], section: Section) -> None:
