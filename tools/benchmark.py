@@ -1,6 +1,8 @@
-"""How fast a part of the project is on this machine, as a markdown table.
+"""How fast a part of the project is on this machine, and how far its intervals can be believed, as markdown tables.
 
 python -m tools.benchmark masks [--seconds S] [--batch N]    samples a second of the mask sampler on one core
+python -m tools.benchmark intervals [--datasets N]           seconds for a table of scores, and how often its intervals
+                                                             hold a truth that is known (ten minutes)
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from src.masks.coverage import STYLES, batch_of_step, sampler_of
+from src.metrics.bootstrap import patient_draws
+from src.metrics.classification import auroc, score_labels
+from src.metrics.coverage import coverage
+from src.metrics.table import score_table
 from src.run.environment import code_version
 
 REPEATS = 7  # odd, so that the median is one of them
@@ -35,6 +41,57 @@ def benchmark_masks(arguments: argparse.Namespace) -> Iterator[str]:
             calls = rates(lambda: batch_of_step(sampler, next(steps), arguments.batch), arguments.seconds)  # noqa: B023
             low, middle, high = (arguments.batch * rate for rate in (calls[0], statistics.median(calls), calls[-1]))
             yield f"| {style} | {' x '.join(map(str, grid))} | {middle:,.0f} | {low:,.0f} to {high:,.0f} |"
+
+
+def benchmark_intervals(arguments: argparse.Namespace) -> Iterator[str]:
+    """Seconds of the bootstrap on one core, then coverage at each number of patients."""
+    yield f"{arguments.labels} labels, {arguments.records:,} patients, {arguments.draws:,} draws; CPU seconds.\n"
+    yield "| what | s (median of 3) | lowest to highest |\n| --- | ---: | ---: |"
+    for name, work in interval_work(arguments.records, arguments.labels, arguments.draws).items():
+        low, middle, high = sorted(cpu_seconds(work) for _ in range(3))
+        yield f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} |"
+    yield f"\nCoverage of 95 % intervals, {arguments.draws:,} draws, {arguments.datasets:,} simulated data sets of"
+    yield "patients with 1 to 3 records; +- is the standard error of the simulation, / n the data sets with one.\n"
+    yield "| patients | score | coverage | 93 to 97 % |\n| ---: | --- | ---: | --- |"
+    for patients in arguments.patients:
+        for name, found in coverage(patients, arguments.datasets, arguments.draws).items():
+            share = f"{100 * found.share:.1f} +- {100 * found.error:.1f} % / {found.given}"
+            yield f"| {patients} | {name} | {share} | {'yes' if 0.93 <= found.share <= 0.97 else 'no'} |"
+
+
+def interval_work(records: int, labels: int, draws: int) -> dict[str, Callable[[], object]]:
+    """What is timed: from drawing patients to the table of two rows and their difference."""
+    generator = np.random.default_rng(0)
+    truth_NK = (generator.random((records, labels)) < np.linspace(0.02, 0.5, labels)).astype(float)
+    truth_NK[:2] = [[0.0], [1.0]]
+    odds_NK = np.exp(generator.standard_normal((2, records, labels)) + truth_NK)
+    first_NK, second_NK = odds_NK / (1 + odds_NK)
+    patients, half_K = np.arange(records), np.full(labels, 0.5)
+    weights_DN = patient_draws(patients, draws, seed=0)
+    columns = list(zip(first_NK.T, truth_NK.T, strict=True))
+    table: Callable[[], object] = lambda: score_table(  # noqa: E731
+        "multilabel",
+        truth_NK,
+        {"first": [first_NK], "second": [second_NK]},
+        patients,
+        labels=[str(label) for label in range(labels)],
+        thresholds={"first": [half_K], "second": [half_K]},
+        pairs=[("first", "second")],
+        draws=draws,
+    )
+    return {
+        "draws of patients": lambda: patient_draws(patients, draws, seed=0),
+        "AUROC": lambda: [auroc(probability_N, truth_N, weights_DN) for probability_N, truth_N in columns],
+        "all ten metrics (score_labels)": lambda: score_labels(first_NK, truth_NK, half_K, weights_DN),
+        "table of two rows and their difference, with macro and micro": table,
+    }
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of one call, over all threads."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def rates(work: Callable[[], object], seconds: float) -> list[float]:
@@ -80,6 +137,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     masks.add_argument("--seconds", type=_positive, default=3.5, help="for each row; default: %(default)s")
     masks.add_argument("--batch", type=_count, default=128, help="default: %(default)s")
     masks.set_defaults(run=benchmark_masks)
+
+    intervals = verbs.add_parser(
+        "intervals", help="seconds of the bootstrap, and how often its intervals hold the truth"
+    )
+    intervals.add_argument("--records", type=_count, default=3039, help="of the timing; default: %(default)s")
+    intervals.add_argument("--labels", type=_count, default=18, help="of the timing; default: %(default)s")
+    intervals.add_argument("--draws", type=_count, default=1000, help="default: %(default)s")
+    intervals.add_argument("--datasets", type=_count, default=1000, help="for each size; default: %(default)s")
+    intervals.add_argument(
+        "--patients",
+        type=_count,
+        nargs="+",
+        default=[20, 50, 100, 200, 500],
+        help="of the coverage; default: %(default)s",
+    )
+    intervals.set_defaults(run=benchmark_intervals)
     return parser.parse_args(arguments)
 
 

@@ -18,13 +18,28 @@ def test_masks_prints_the_machine_and_a_row_for_each_style_and_grid(capsys):
         assert 0 < low <= median <= high
 
 
+def test_intervals_prints_times_and_the_coverage_at_each_size(capsys):
+    arguments = ["--records", "200", "--labels", "2", "--draws", "50", "--datasets", "4", "--patients", "30", "60"]
+    assert main(["intervals", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert re.match(r".+, \d+ cores; Python \S+; numpy \S+; commit \S+\n", out)
+    times = re.findall(r"^\| (.+) \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", out, re.MULTILINE)
+    assert len(times) == 4 and all(float(low) <= float(middle) <= float(high) for _, middle, low, high in times)
+    shares = re.findall(r"^\| (\d+) \| (.+) \| ([\d.]+) \+- ([\d.]+) % / 4 \| (yes|no) \|$", out, re.MULTILINE)
+    assert [size for size, *_ in shares] == ["30"] * 9 + ["60"] * 9 and len({row[:2] for row in shares}) == 18
+    for _, _, share, _, inside in shares:
+        assert (inside == "yes") == (93 <= float(share) <= 97)
+
+
 def test_rates_are_ascending_and_of_every_repeat():
     calls = []
     found = rates(lambda: calls.append(sum(range(1000))), 0.02)
     assert found == sorted(found) and len(found) == 7 and len(calls) > 7
 
 
-@pytest.mark.parametrize("arguments", [[], ["masks", "--seconds", "0"], ["masks", "--batch", "0"], ["speed"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["masks", "--seconds", "0"], ["masks", "--batch", "0"], ["intervals", "--draws", "0"], ["speed"]]
+)
 def test_a_wrong_command_line_is_refused(arguments):
     with pytest.raises(SystemExit):
         main(arguments)
