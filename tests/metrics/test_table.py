@@ -208,3 +208,43 @@ def test_json_has_null_and_never_nan():
 def test_what_does_not_fit_is_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         table(**changes)
+
+
+def test_the_share_of_a_gap_is_taken_draw_by_draw():
+    rng = np.random.default_rng(5)
+    truth_NK = (rng.random((120, 2)) < 0.4).astype(float)
+    rows = {
+        name: [1 / (1 + np.exp(-(gain * truth_NK + rng.normal(size=truth_NK.shape))))]
+        for name, gain in (("floor", 0.3), ("row", 1.0), ("ceiling", 3.0))
+    }
+    patients = [str(number // 2) for number in range(120)]
+    table = score_table(
+        "multilabel", truth_NK, rows, patients, labels=["a", "b"], gap=("row", "floor", "ceiling"), draws=200
+    )
+    weights_DN = np.concatenate([np.ones((1, 120)), patient_draws(patients, 200, 0)])
+    macro_D = {name: score_labels(of[0], truth_NK, None, weights_DN)["auroc"].mean(1) for name, of in rows.items()}
+    share_D = (macro_D["row"] - macro_D["floor"]) / (macro_D["ceiling"] - macro_D["floor"])
+    closed = table["gap_closed"]
+    assert (closed["row"], closed["floor"], closed["reference"], closed["metric"]) == (
+        "row",
+        "floor",
+        "ceiling",
+        "auroc",
+    )
+    np.testing.assert_allclose(
+        [closed["value"], closed["low"], closed["high"]], [share_D[0], *np.quantile(share_D[1:], (0.025, 0.975))]
+    )
+
+
+def test_rare_labels_do_not_push_the_interval_away_from_the_score():
+    """Draws without the one patient of a rare label must not become means over the common labels alone."""
+    rng = np.random.default_rng(7)
+    truth_NK = np.zeros((100, 6))
+    truth_NK[:50, 0] = 1
+    for label in range(1, 6):
+        truth_NK[label, label] = 1
+    probability_NK = rng.random((100, 6)) * 0.5 + 0.4 * truth_NK * (np.arange(6) == 0)
+    patients = [str(number) for number in range(100)]
+    macro = score_table("multilabel", truth_NK, {"row": [probability_NK]}, patients, labels=list("abcdef"))
+    cell = macro["scores"]["row"]["macro"]["average_precision"]
+    assert cell["low"] < cell["value"] < cell["high"]
