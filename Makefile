@@ -1,9 +1,13 @@
 # make test: environment, lint, types, every test but the slow and gpu ones. Needs Python >= 3.11 and nothing else.
+# make demo: environment, simulated cohort, shards, pre-training, probe, report; minutes. Stopped, it goes on where it was.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO ?= demo
+DEVICES ?=
+TRAIN = $(BIN)/python main.py $(if $(DEVICES),--devices $(DEVICES))
 
-.PHONY: test install lint types tests clean
+.PHONY: test demo install lint types tests clean
 
 test: install lint types tests
 
@@ -23,6 +27,21 @@ types: install
 
 tests: install
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+demo: $(DEMO)/shards/index.json
+	$(TRAIN) --fname configs/jepa/ecg_demo.yaml --set data.root=$(DEMO)/shards logging.folder=$(DEMO)/pretrain
+	$(TRAIN) --fname configs/probe/ecg_demo.yaml --set init_from=$(DEMO)/pretrain data.root=$(DEMO)/shards \
+		rows.scores.oracle=$(DEMO)/cohort/oracle.csv logging.folder=$(DEMO)/probe
+	@$(BIN)/python -m tools.report $(DEMO)/pretrain $(DEMO)/probe --output $(DEMO)/report.html
+
+$(DEMO)/cohort/cohort.json: | install
+	$(BIN)/python -m tools.simulate ecg --output $(DEMO)/cohort
+
+$(DEMO)/shards/index.json: $(DEMO)/cohort/cohort.json
+	$(BIN)/python -m tools.build_shards ecg --input $(DEMO)/cohort/ecg.npy --table $(DEMO)/cohort/records.csv \
+		--source-rate 100 --per-millivolt 1000 --patient-column patient --split-column split --text-column report \
+		--label-columns SR SBRAD STACH AF PAC PVC AVB1 RBBB LBBB STEMI_ANT STEMI_INF LVH TINV \
+		--meta-columns record age sex --keep-ids --output $(DEMO)/shards
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

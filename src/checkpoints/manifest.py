@@ -81,6 +81,8 @@ class Manifest:
     """Of the shards' index."""
     state: dict[str, Any]
     """Declared state that no function of the step gives."""
+    encoder: dict[str, Any] | None = None
+    """Which network is the encoder, the section that rebuilds it, and how its input is made."""
     files: tuple[RankFile, ...] = field(default=())
     format: int = FORMAT
 

@@ -3,13 +3,14 @@
 from src.config.identity import ABSENT, config_hash, first_difference, identity
 from src.config.json_schema import json_schema
 from src.config.load import dump_config, load_config
-from src.config.sections import ExperimentConfig, Section
+from src.config.sections import ExperimentConfig, RunConfig, Section
 from src.config.yaml_text import ConfigError
 
 __all__ = [
     "ABSENT",
     "ConfigError",
     "ExperimentConfig",
+    "RunConfig",
     "Section",
     "config_hash",
     "dump_config",

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from src.config.sections import ExperimentConfig
+from src.config.sections import RunConfig
 
 Node = dict[str, Any]
 Key = tuple[str | int, ...]
@@ -19,7 +19,7 @@ Key = tuple[str | int, ...]
 BASE = {"description": "A YAML file, relative to this one, that this file is laid over.", "type": "string"}
 
 
-def json_schema(schema: type[ExperimentConfig]) -> str:
+def json_schema(schema: type[RunConfig]) -> str:
     """The schema as indented JSON; no key is required, because a file with a `base` need not be complete."""
     root = schema.model_json_schema()
     for section in [root, *root.get("$defs", {}).values()]:
@@ -50,7 +50,7 @@ def both(names: Sequence[str]) -> str:
 class SchemaMap:
     """Finds a key's place in a config class and puts into words what may stand there."""
 
-    def __init__(self, schema: type[ExperimentConfig]) -> None:
+    def __init__(self, schema: type[RunConfig]) -> None:
         self.root = schema.model_json_schema()
         self.definitions: dict[str, Node] = self.root.get("$defs", {})
 

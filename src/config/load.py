@@ -16,14 +16,12 @@ from pydantic import ValidationError
 
 from src.config.explain import explanation
 from src.config.json_schema import SchemaMap, dotted
-from src.config.sections import ExperimentConfig
+from src.config.sections import RunConfig
 from src.config.tree import Tree
 from src.config.yaml_text import ConfigError, dump_yaml, parse_yaml, shown
 
 
-def load_config(
-    path: Path, overrides: Sequence[str], schema_of: Callable[[str], type[ExperimentConfig]]
-) -> ExperimentConfig:
+def load_config(path: Path, overrides: Sequence[str], schema_of: Callable[[str], type[RunConfig]]) -> RunConfig:
     """The experiment of a YAML file: its bases first, the file over them, `key.path=value` overrides last.
 
     Mappings are merged key by key, everything else is replaced. `schema_of` gives the config class of an objective and
@@ -39,12 +37,12 @@ def load_config(
         raise ConfigError(explanation(error, tree, SchemaMap(schema))) from None
 
 
-def dump_config(config: ExperimentConfig) -> str:
+def dump_config(config: RunConfig) -> str:
     """The whole config as YAML, defaults included; `load_config` reads it back to an equal one."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def _schema(tree: Tree, schema_of: Callable[[str], type[ExperimentConfig]]) -> type[ExperimentConfig]:
+def _schema(tree: Tree, schema_of: Callable[[str], type[RunConfig]]) -> type[RunConfig]:
     objective = tree.values.get("objective")
     if "objective" not in tree.values:
         for name in difflib.get_close_matches("objective", tree.values, n=1):

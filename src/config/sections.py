@@ -168,11 +168,23 @@ class CheckpointConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Evaluation while training; it has no keys yet."""
+    """Health of the representation while training, beside that of the randomly initialised encoder: health.jsonl."""
+
+    every: PositiveInt | None = 500
+    """Steps between evaluations; the last step always has one; null never evaluates."""
+    split: str = "val"
+    """Split that is looked at; where the shards have none, data.split is, without probe and kNN."""
+    samples: PositiveInt = 1000
+    """At most so many of that split, and of data.split so many to fit the probe on."""
+    windows: PositiveInt | None = 1
+    """Evenly spaced windows of the model's length in each record; null covers it."""
+    alarm: Probability = 0.5
+    """Warn where effective rank, probe (AUROC above 0.5) or the loss of predicting the mean falls below this share of
+    the random encoder's."""
 
 
 class WandbConfig(Section):
-    """Weights & Biases: the config and the lines of metrics.jsonl, sent there or kept to be sent; nothing else."""
+    """Weights & Biases: config and lines of metrics.jsonl and health.jsonl, sent or kept to be sent; nothing else."""
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
     """offline writes wandb/ in the run folder without account or network, to be sent with `wandb sync`."""
@@ -196,17 +208,22 @@ class LoggingConfig(Section):
     wandb: WandbConfig = WandbConfig()
 
 
-class ExperimentConfig(Section):
-    """One experiment."""
+class RunConfig(Section):
+    """What every run has, whether it trains or not."""
 
     objective: str
     """A folder of ssls/."""
     seed: NonNegativeInt = 0
+    engine: EngineConfig = EngineConfig()
+    logging: LoggingConfig
+
+
+class ExperimentConfig(RunConfig):
+    """One experiment that trains step by step."""
+
     data: DataConfig
     optimization: OptimizationConfig
-    engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    logging: LoggingConfig
     init_from: str | None = None
     """A run folder or checkpoint whose weights (nothing else) start this run."""

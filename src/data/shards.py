@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from src.config.sections import ECGTransformConfig
 from src.data.index import (
     BUILD,
     INDEX_NAME,
@@ -31,6 +32,7 @@ from src.data.index import (
 )
 from src.data.sample import Row, Sample, decode_sample, rows
 from src.files import sha256_of
+from src.transforms.preprocessing import Preprocessing
 
 __all__ = ["Sample", "Shards"]
 
@@ -95,6 +97,19 @@ class Shards:
     def std_C(self) -> NDArray[np.float64]:
         """Standard deviation of each lead over the training split, mV."""
         return np.array(self._statistics().std)
+
+    def preprocessing(self, config: ECGTransformConfig, length: int) -> Preprocessing:
+        """The part of a training transform that is not random, for windows of `length` samples."""
+        dataset = config.normalize == "dataset"
+        return Preprocessing(
+            leads=self.index.leads,
+            sampling_rate=self.sampling_rate,
+            length=length,
+            normalize=config.normalize,
+            mean=self._statistics().mean if dataset else None,
+            std=self._statistics().std if dataset else None,
+            clip=config.clip,
+        )
 
     def _statistics(self) -> Statistics:
         if self.index.statistics is None:

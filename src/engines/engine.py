@@ -13,6 +13,7 @@ The contract with an objective (one nn.Module that holds everything with state):
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,6 +109,11 @@ class Engine(Protocol):
 
     def network(self, name: str) -> dict[str, Tensor]:
         """The full fp32 weights of one child network, on the CPU (of every rank)."""
+
+
+def autocast(config: EngineConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which forwards run at the config's precision."""
+    return nullcontext() if config.precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

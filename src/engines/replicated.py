@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from src.distributed.ranks import gather_objects
-from src.engines.engine import Batch, Piece, Setup, TensorSource, global_means, global_weights, to_device
+from src.engines.engine import Batch, Piece, Setup, TensorSource, autocast, global_means, global_weights, to_device
 from src.optimization.ema import update_ema
 from src.optimization.groups import parameter_groups
 from src.randomness import derive_seed
@@ -73,11 +73,6 @@ class ReplicatedEngine:
             **unsynced,
         )
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.ranks.device.type, torch.bfloat16)
-
     def _accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged in the last micro-batch's backward only."""
         if last or not isinstance(self.module, DistributedDataParallel):
@@ -87,7 +82,7 @@ class ReplicatedEngine:
     def __call__(self, batch: Batch, mode: str) -> Any:
         # DDP's wrapper arms its reducer for a backward; without one to come, the bare objective is called.
         module = self.module if mode == "train" and torch.is_grad_enabled() else self.objective
-        with self._autocast():
+        with autocast(self.config, self.ranks.device):
             return module(to_device(batch, self.ranks.device), mode=mode)
 
     def forward_backward(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:

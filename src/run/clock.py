@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,6 +27,13 @@ class Clock:
         batch = next(batches)
         self._waited += time.perf_counter() - begun
         return batch
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs inside does not count as time of training."""
+        begun = time.perf_counter()
+        yield
+        self._begun += time.perf_counter() - begun
 
     def count(self, samples: int) -> None:
         """So many samples were trained on."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.config.sections import ExperimentConfig
+from src.config.sections import ExperimentConfig, RunConfig
 from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
 from src.run.failure import first_failure
 
@@ -57,19 +57,19 @@ def parse_devices(words: Sequence[str]) -> list[str]:
     return devices
 
 
-def check_devices(config: ExperimentConfig, devices: Sequence[str]) -> None:
+def check_devices(config: RunConfig, devices: Sequence[str]) -> None:
     """Refuse a config that so many processes cannot run.
 
     Raises:
         ValueError: names the key.
     """
-    count, batch_size = len(devices), config.data.batch_size
+    count = len(devices)
     if config.engine.name == "plain" and count > 1:
         raise ValueError(f"engine.name is plain, which is one process, but {count} devices are given; use ddp or auto")
-    if batch_size % count:
+    if isinstance(config, ExperimentConfig) and config.data.batch_size % count:
         raise ValueError(
-            f"data.batch_size {batch_size} cannot be shared equally by {count} devices; it is the global batch, "
-            f"so make it a multiple of {count}"
+            f"data.batch_size {config.data.batch_size} cannot be shared equally by {count} devices; it is the "
+            f"global batch, so make it a multiple of {count}"
         )
 
 

@@ -8,25 +8,26 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from src.config.sections import ExperimentConfig
-from src.distributed.ranks import join, leave
+from src.config.sections import ExperimentConfig, RunConfig
+from src.distributed.ranks import Ranks, join, leave
 from src.distributed.variables import FAILURES
 from src.run.failure import record_failure
 from src.run.launch import check_devices
 from src.run.run import Run
+from src.run.training import TrainingRun
 
 
-def run_rank(config: ExperimentConfig, train: Callable[[Any, Run], None], check: bool) -> None:
+def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) -> None:
     """Run an objective's `main` on this rank and end the process with 0, or 1 after an error.
 
     Ends by os._exit: a gloo process sometimes aborts after all Python code has finished (11 of 60 with torch 2.13).
     """
     code = 0
-    run = None
+    run: Run | None = None
     try:
         ranks = join()
         check_devices(config, [str(ranks.device)] * ranks.world_size)
-        run = Run(config, ranks, check)
+        run = make_run(config, ranks, check)
         train(config, run)
         leave()
     except BaseException as error:
@@ -40,3 +41,8 @@ def run_rank(config: ExperimentConfig, train: Callable[[Any, Run], None], check:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def make_run(config: RunConfig, ranks: Ranks, check: bool) -> Run:
+    """The run of a config: one with the machinery of training, if it trains."""
+    return TrainingRun(config, ranks, check) if isinstance(config, ExperimentConfig) else Run(config, ranks, check)

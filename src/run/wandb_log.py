@@ -1,8 +1,8 @@
-"""The metrics in Weights & Biases, for those who ask for it: one W&B run for all attempts at a run.
+"""The metrics and the health in Weights & Biases, for those who ask for it: one W&B run for all attempts at a run.
 
 W&B can't rewind, so the lines have an axis of their own, `step`: what is trained again after a kill is logged again at
 its step. The run's W&B id lives in the run folder. What leaves the machine is the config and the lines of
-metrics.jsonl: no code, no git state, no terminal output, no description of the machine but its host name.
+metrics.jsonl and health.jsonl: no code, no git state, no terminal output, and of the machine its host name alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from src.config.sections import ExperimentConfig
+from src.config.sections import RunConfig
 from src.files import replace_text
 from src.run.folder import RunFolder
 from src.run.logs import LOGGER, finite
@@ -28,9 +28,12 @@ FINISH_SECONDS, CRASH_SECONDS = 60.0, 5.0
 
 
 class WandbLog:
-    """The lines of metrics.jsonl as a W&B run; does nothing where `logging.wandb.mode` is disabled or not `wanted`."""
+    """The lines of metrics.jsonl and health.jsonl as a W&B run.
 
-    def __init__(self, config: ExperimentConfig, folder: RunFolder, wanted: bool) -> None:
+    Does nothing where it is not `wanted` or `logging.wandb.mode` is disabled.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, wanted: bool) -> None:
         """Find the package and the account, without the network and before anything is trained.
 
         Raises:
@@ -126,9 +129,10 @@ class WandbLog:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         LOGGER.info(f"W&B: {self._run.url or f'offline, to be sent with wandb sync {root}/wandb/offline-run-*'}")
-        with self._folder.metrics.open() as lines:
-            for line in deque(lines, maxlen=REPEATED if known else None):
-                self.write(json.loads(line))
+        for path, write in ((self._folder.metrics, self.write), (self._folder.health, self.write_health)):
+            with path.open() as lines:
+                for line in deque(lines, maxlen=REPEATED if known else None):
+                    write(json.loads(line))
 
     def write(self, record: dict[str, Any]) -> None:
         """Log one record at its step; numbers that are not finite are left out."""
@@ -138,6 +142,11 @@ class WandbLog:
             self._run.log({key: value for key, value in finite(record).items() if value is not None})
         except Exception as error:
             self._give_up(f"W&B failed at step {record['step']}: {_sentence(error)}; continuing without it")
+
+    def write_health(self, record: dict[str, Any]) -> None:
+        """Log the numbers of a line of health.jsonl at its step, as health/<name>."""
+        measures = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "step"}
+        self.write({"step": record["step"], **{f"health/{name}": value for name, value in measures.items()}})
 
     def close(self, exit_code: int) -> None:
         """Hand over what is left and say how the run ended; waits for a while and not longer."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from src.config.sections import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
 from src.randomness import Streams
+from src.transforms.preprocessing import Preprocessing
 
 LOWEST_WANDER = 0.05  # Hz: recorders filter below it (diagnostic band of Kligfield et al., AHA 2007)
 
@@ -23,27 +24,17 @@ class ECGTransform:
 
     A lead without a signal (lead_keep False) is zero in the end, whatever wander and the mean made of it.
 
-    `length` is what the model takes (model.encoder.length), `sampling_rate` that of the records, `mean_C` and `std_C`
-    those of the training split. Wander and noise come before normalising, so that their strength is in mV.
+    Wander and noise come before normalising, so that their strength is in mV. What is not random is `preprocessing`.
     """
 
-    def __init__(
-        self,
-        config: ECGTransformConfig,
-        length: int,
-        sampling_rate: float,
-        mean_C: NDArray[np.floating],
-        std_C: NDArray[np.floating],
-    ) -> None:
-        if not LOWEST_WANDER < config.wander.frequency <= sampling_rate / 2:
+    def __init__(self, config: ECGTransformConfig, preprocessing: Preprocessing) -> None:
+        nyquist = preprocessing.sampling_rate / 2
+        if not LOWEST_WANDER < config.wander.frequency <= nyquist:
             raise ValueError(
                 f"data.transform.wander.frequency = {config.wander.frequency} Hz must be above {LOWEST_WANDER} Hz and "
-                f"at most half of the sampling rate ({sampling_rate / 2} Hz)"
+                f"at most half of the sampling rate ({nyquist} Hz)"
             )
-        self.config, self.length, self.sampling_rate = config, length, sampling_rate
-        self.mean_C = np.asarray(mean_C, np.float32)
-        self.std_C = np.asarray(std_C, np.float32)
-        assert self.mean_C.shape == self.std_C.shape and np.isfinite([self.mean_C, self.std_C]).all()
+        self.config, self.preprocessing = config, preprocessing
 
     def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
         """The batch [B, C, length] of samples that have key, ecg [C, T_i] and lead_keep [C]; these stay untouched."""
@@ -51,30 +42,24 @@ class ECGTransform:
         config, streams = self.config, streams.fork("ecg")
         for sample in samples:
             self._check(sample)
-        ecg_BCT = crop([sample["ecg"] for sample in samples], self.length, config.crop, streams)
-        add_wander(ecg_BCT, config.wander, self.sampling_rate, streams)
+        ecg_BCT = crop([sample["ecg"] for sample in samples], self.preprocessing.length, config.crop, streams)
+        add_wander(ecg_BCT, config.wander, self.preprocessing.sampling_rate, streams)
         add_noise(ecg_BCT, config.noise, streams)
-        if config.normalize == "dataset":
-            normalize(ecg_BCT, self.mean_C[:, None], self.std_C[:, None])
-        elif config.normalize == "sample":
-            normalize(ecg_BCT, *sample_statistics(ecg_BCT))
-        if config.clip is not None:
-            np.clip(ecg_BCT, -config.clip, config.clip, out=ecg_BCT)
         keep_BC = np.array([sample["lead_keep"] for sample in samples])
-        ecg_BCT[~keep_BC] = 0.0
+        self.preprocessing.standardize(ecg_BCT, keep_BC)
         mask_leads(ecg_BCT, keep_BC, config.lead_mask, streams)
         return ecg_BCT
 
     def _check(self, sample: Mapping[str, Any]) -> None:
         key, ecg_CT = sample["key"], sample["ecg"]
-        if ecg_CT.ndim != 2 or len(ecg_CT) != len(self.mean_C):
+        leads, length = len(self.preprocessing.leads), self.preprocessing.length
+        if ecg_CT.ndim != 2 or len(ecg_CT) != leads:
             raise ValueError(
-                f"sample {key}: its ecg has shape {ecg_CT.shape}, but the data has {len(self.mean_C)} leads: "
-                f"give [leads, samples]"
+                f"sample {key}: its ecg has shape {ecg_CT.shape}, but the data has {leads} leads: give [leads, samples]"
             )
-        if ecg_CT.shape[1] < self.length:
+        if ecg_CT.shape[1] < length:
             raise ValueError(
-                f"sample {key} is {ecg_CT.shape[1]} samples long, shorter than model.encoder.length = {self.length}: "
+                f"sample {key} is {ecg_CT.shape[1]} samples long, shorter than model.encoder.length = {length}: "
                 f"lower that length or leave the record out"
             )
         if not np.isfinite(ecg_CT).all():
@@ -110,17 +95,6 @@ def add_noise(ecg_BCT: NDArray[np.float32], config: NoiseConfig, streams: Stream
     """White noise of standard deviation config.std."""
     for row in _hit(streams, "noise", config.probability):  # one by one: a batch's draws would not fit the cache
         ecg_BCT[row] += config.std * streams[row : row + 1].normal("noise.value", *ecg_BCT.shape[1:])[0]
-
-
-def sample_statistics(ecg_BCT: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each lead of each sample, [B, C, 1]; in float64, so that a flat lead has std 0."""
-    return ecg_BCT.mean(axis=2, keepdims=True, dtype=np.float64), ecg_BCT.std(axis=2, keepdims=True, dtype=np.float64)
-
-
-def normalize(ecg_BCT: NDArray[np.float32], mean: NDArray[np.floating], std: NDArray[np.floating]) -> None:
-    """(ecg - mean) / std, where a std of 0 (a lead that is missing or flat) counts as 1."""
-    ecg_BCT -= mean.astype(np.float32)
-    ecg_BCT /= np.where(std == 0, 1, std).astype(np.float32)
 
 
 def mask_leads(

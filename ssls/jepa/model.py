@@ -31,12 +31,16 @@ class JEPA(nn.Module):
         self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid)
 
     def forward(self, batch: dict[str, Tensor], mode: str = "train") -> dict[str, Tensor]:
-        """The one door: `train` gives sums of losses, `embed` the teacher's tokens [B, L, D] as `tokens`."""
+        """The one door: `train` gives sums of losses; `embed` the teacher's `tokens` and, from them, `targets`.
+
+        Both are [B, L, D]: `targets` are what the predictor is asked for.
+        """
         if mode == "train":
             return {"prediction": self.prediction_loss(batch)}
         assert mode == "embed", mode
         with torch.no_grad():
-            return {"tokens": self.teacher(batch["ecg"])}
+            tokens_BLD = self.teacher(batch["ecg"])
+            return {"tokens": tokens_BLD, "targets": as_targets(tokens_BLD)}
 
     def weights(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """What each sum runs over: the target tokens."""
@@ -52,6 +56,10 @@ class JEPA(nn.Module):
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Features [B, M, N, D]: the teacher sees every token, each is layer-normalised without parameters."""
         B, M, N = batch["targets"].shape
-        tokens_BLD = self.teacher(batch["ecg"]).float()
-        tokens_BLD = F.layer_norm(tokens_BLD, tokens_BLD.shape[-1:])
+        tokens_BLD = as_targets(self.teacher(batch["ecg"]))
         return gather_tokens(tokens_BLD, batch["targets"].flatten(1)).view(B, M, N, -1)
+
+
+def as_targets(tokens_BLD: Tensor) -> Tensor:
+    """Tokens normalised over their width, without parameters."""
+    return F.layer_norm(tokens_BLD.float(), tokens_BLD.shape[-1:])

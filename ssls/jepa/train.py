@@ -10,24 +10,29 @@ import torch
 from src.data.loader import Batch, Loader
 from src.data.shards import Sample, Shards
 from src.data.synthetic import make_synthetic
+from src.evaluation.encoder import EncoderPart
+from src.evaluation.monitor import Monitor
 from src.masks.sampler import MaskSampler
 from src.optimization.schedules import linear
 from src.randomness import Streams
-from src.run.run import Run
+from src.run.training import TrainingRun
 from src.transforms.ecg import ECGTransform
 from ssls.jepa.config import Config
 from ssls.jepa.model import JEPA
+
+ADVICE = (
+    "stop the run and raise model.teacher.momentum (0.996 and more are published, closer to 1 for small batches), "
+    "lower optimization.lr or lengthen its warm-up; if the loss is near 0, mask more with mask.target_scale"
+)
 
 
 class Collate:
     """Samples to a batch: ecg [B, C, T], context [B, K] and targets [B, M, N], both token indices."""
 
     def __init__(self, config: Config, shards: Shards) -> None:
-        encoder = config.model.encoder
-        self.transform = ECGTransform(
-            config.data.transform, encoder.length, shards.sampling_rate, shards.mean_C, shards.std_C
-        )
-        self.masks = MaskSampler(config.mask, encoder.grid, config.seed)
+        self.preprocessing = shards.preprocessing(config.data.transform, config.model.encoder.length)
+        self.transform = ECGTransform(config.data.transform, self.preprocessing)
+        self.masks = MaskSampler(config.mask, config.model.encoder.grid, config.seed)
 
     def __call__(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch:
         masks = self.masks(step, streams.fork("mask"))
@@ -38,18 +43,21 @@ class Collate:
         }
 
 
-def main(config: Config, run: Run) -> None:
+def main(config: Config, run: TrainingRun) -> None:
     """Train, and export the teacher."""
     if config.data.synthetic is not None:
         make_synthetic(Path(config.data.root), config.data.synthetic, config.data.leads)
-    shards = Shards(config.data.root, config.data.split, config.data.leads)
-    loader = Loader(config.data, shards, Collate(config, shards), run.ranks, config.seed)
-    engine = run.engine(JEPA(config.model, config.loss), loader)
-    teacher = config.model.teacher
+    data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
+    shards = Shards(data.root, data.split, data.leads)
+    collate = Collate(config, shards)
+    loader = Loader(data, shards, collate, run.ranks, config.seed)
+    part = EncoderPart("teacher", encoder, collate.preprocessing)
+    engine = run.engine(JEPA(config.model, config.loss), loader, part)
+    monitor = Monitor(config, shards, collate.preprocessing, run.ranks, config.loss.kind, ADVICE)
     momentum = linear(teacher.momentum, teacher.final_momentum, run.total_steps)
-    for step, batch in run.steps(engine, loader):
+    for step, batch in run.steps(engine, loader, monitor):
         losses = engine.forward_backward(step, batch)
         engine.step(step)
         engine.ema("teacher", "student", momentum(step))
         run.log(step, losses)
-    run.finish(engine, "teacher", config.model.encoder)
+    run.finish(engine)

@@ -41,7 +41,7 @@ def test_schemas_of_the_real_objectives_know_the_common_sections() -> None:
     assert found
     for path, text in found.items():
         assert path.name == "schema.json"
-        assert {"base", "objective", "data", "optimization", "logging"} <= set(json.loads(text)["properties"])
+        assert {"base", "objective", "seed", "data", "engine", "logging"} <= set(json.loads(text)["properties"])
 
 
 def run_tool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -75,9 +75,15 @@ def history(path):
 
 
 def logged(folder):
-    """The newest row of each step, over all attempts."""
-    rows = {row["step"]: row for path in wandb_files(folder) for row in history(path)}
+    """The newest row of metrics of each step, over all attempts."""
+    rows = {row["step"]: row for path in wandb_files(folder) for row in history(path) if "loss" in row}
     return [rows[step] for step in sorted(rows)]
+
+
+def logged_health(folder):
+    """The newest rows of health, as the lines of health.jsonl without what is no number."""
+    rows = {row["step"]: row for path in wandb_files(folder) for row in history(path) if "loss" not in row}
+    return [{name.removeprefix("health/"): value for name, value in rows[step].items()} for step in sorted(rows)]
 
 
 def core(process):
@@ -100,7 +106,14 @@ def test_a_killed_run_goes_on_as_one_wandb_run_with_every_step(shards, tmp_path)
     from main import schema_of
 
     folder = tmp_path / "run"
-    words = command(folder, shards, "logging.wandb.mode=offline", "logging.wandb.tags=[a, b]", "data.workers=1")
+    words = command(
+        folder,
+        shards,
+        "logging.wandb.mode=offline",
+        "logging.wandb.tags=[a, b]",
+        "data.workers=1",
+        "evaluation.every=8",
+    )
     members = killed_at(12, folder, *words)
     assert len(members) >= 4, "launcher, rank, loader worker, wandb-core"
     identity = (folder / "wandb_id").read_text()
@@ -120,6 +133,8 @@ def test_a_killed_run_goes_on_as_one_wandb_run_with_every_step(shards, tmp_path)
 
     assert len(logged(folder)) == 24
     assert logged(folder) == lines(folder / "metrics.jsonl")
+    health = [{k: v for k, v in line.items() if k != "alarms"} for line in lines(folder / "health.jsonl")]
+    assert len(health) == 3 and logged_health(folder) == health
     assert [ending.exit_code for ending in of_kind(second, "exit")] == [0]
 
 

@@ -7,7 +7,8 @@ from scipy import stats
 
 from src.config.sections import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
 from src.randomness import Streams
-from src.transforms.ecg import ECGTransform, add_noise, add_wander, crop, mask_leads, normalize, sample_statistics
+from src.transforms.ecg import ECGTransform, add_noise, add_wander, crop, mask_leads
+from src.transforms.preprocessing import Preprocessing, normalize, sample_statistics
 
 LEADS, RATE = 12, 100.0
 
@@ -28,7 +29,15 @@ def sample(ecg_CT: np.ndarray, key: str = "k", missing: tuple[int, ...] = ()) ->
 
 
 def transform(length: int = 500, mean: float = 0.0, std: float = 1.0, **settings: Any) -> ECGTransform:
-    return ECGTransform(ECGTransformConfig(**settings), length, RATE, np.full(LEADS, mean), np.full(LEADS, std))
+    config = ECGTransformConfig(**settings)
+    statistics = {"mean": (mean,) * LEADS, "std": (std,) * LEADS}
+    names = tuple(f"lead{number}" for number in range(LEADS))
+    return ECGTransform(
+        config,
+        Preprocessing(
+            leads=names, sampling_rate=RATE, length=length, normalize=config.normalize, clip=config.clip, **statistics
+        ),
+    )
 
 
 EVERYTHING = {

@@ -1,0 +1,197 @@
+"""The encoder that a run leaves behind: exported, and loaded again from wherever it lies.
+
+encoder = load_encoder("runs/mine")
+features = encoder.embed(ecgs)          # [B, C, T] in mV at encoder.preprocessing.sampling_rate -> [B, F]
+"""
+
+# B records, C leads, T samples of a lead, W windows of all records, L tokens, D width, F features
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from src.checkpoints.manifest import MANIFEST
+from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
+from src.data.sample import Sample
+from src.evaluation.features import Pool, average_windows, pool_tokens
+from src.files import sync
+from src.models.config import EncoderConfig
+from src.models.vit import build_encoder
+from src.transforms.preprocessing import Preprocessing
+
+WEIGHTS, CONFIG, PREPROCESSING = "model.safetensors", "config.json", "preprocessing.json"
+Features = NDArray[np.float32]
+S = TypeVar("S", EncoderConfig, Preprocessing)
+CALL = 64
+"""Windows in one forward of `Encoder.embed`."""
+
+
+@dataclass(frozen=True)
+class EncoderPart:
+    """Which network of an objective is the encoder, the section that rebuilds it, and how its input is made."""
+
+    network: str
+    config: EncoderConfig
+    preprocessing: Preprocessing
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON, for a checkpoint's manifest."""
+        return {
+            "network": self.network,
+            "config": self.config.model_dump(mode="json"),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+        }
+
+
+class Encoder(nn.Module):
+    """An encoder with the preprocessing that it was trained with."""
+
+    def __init__(self, config: EncoderConfig, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.config, self.preprocessing = config, preprocessing
+        self.network = build_encoder(config)
+
+    def forward(self, ecg_BCT: Tensor) -> Tensor:
+        """Tokens [B, L, D] of windows that went through `preprocessing`."""
+        tokens: Tensor = self.network(ecg_BCT)
+        return tokens
+
+    def embed(
+        self,
+        ecg_BCT: NDArray[np.floating] | Tensor,
+        pool: Pool = "mean",
+        windows: int | None = None,
+        lead_keep_BC: NDArray[np.bool_] | None = None,
+    ) -> Features:
+        """Features [B, F] of whole records in mV at `preprocessing.sampling_rate`, leads as in `preprocessing.leads`.
+
+        Each is cut into `windows` evenly spaced windows (None covers it), whose pooled tokens are averaged. Leads with
+        `lead_keep_BC` False are missing; without it those that are flat are, as in shards.
+
+        Raises:
+            ValueError: other leads, records shorter than the encoder's window, or values that are not finite.
+        """
+        ecg_BCT = np.asarray(ecg_BCT)
+        if ecg_BCT.ndim != 3 or not len(ecg_BCT):
+            raise ValueError(f"the ECGs have shape {list(ecg_BCT.shape)}; the encoder takes [records, leads, samples]")
+        kept_BC = (ecg_BCT != ecg_BCT[:, :, :1]).any(2) if lead_keep_BC is None else lead_keep_BC
+        records = enumerate(zip(ecg_BCT, kept_BC, strict=True))
+        return self._embed(
+            [self.preprocessing.prepare(ecg_CT, keep_C, windows, f"record {n}") for n, (ecg_CT, keep_C) in records],
+            pool,
+        )
+
+    def embed_samples(self, samples: Sequence[Sample], pool: Pool = "mean", windows: int | None = None) -> Features:
+        """Features [B, F] of samples out of shards, whose lengths may differ; errors name the sample."""
+        prepare = self.preprocessing.prepare
+        return self._embed([prepare(s["ecg"], s["lead_keep"], windows, f"sample {s['key']}") for s in samples], pool)
+
+    @torch.no_grad()
+    def _embed(self, windows_BWCT: list[NDArray[np.float32]], pool: Pool) -> Features:
+        """Windows of all records in calls of equal size; of each record the mean over its windows."""
+        device = next(self.network.parameters()).device
+        calls = torch.from_numpy(np.concatenate(windows_BWCT)).split(CALL)
+        pooled = torch.cat([pool_tokens(self(call.to(device)), pool) for call in calls]).cpu().numpy()
+        return average_windows(pooled, windows_BWCT)
+
+
+def export_encoder(folder: Path, weights: Mapping[str, Tensor], part: EncoderPart) -> None:
+    """Write weights, config and preprocessing into `folder`, replacing an older export only when all are complete."""
+    draft, old = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".old")
+    for leftover in (draft, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir(parents=True)
+    save_file(dict(weights), draft / WEIGHTS)
+    for name, section in ((CONFIG, part.config), (PREPROCESSING, part.preprocessing)):
+        (draft / name).write_text(json.dumps(section.model_dump(mode="json"), indent=1) + "\n")
+    for path in (*draft.iterdir(), draft):
+        sync(path)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_encoder(path: Path | str) -> Encoder:
+    """The encoder in an exported `encoder/` folder, in a checkpoint, or in a run folder: its export, else its newest
+    whole checkpoint.
+
+    In evaluation mode, on the CPU, without gradients.
+
+    Raises:
+        ValueError: none of these, or damaged; names the file.
+    """
+    path = Path(path)
+    folder = next((place for place in (path, path / "encoder") if (place / WEIGHTS).is_file()), None)
+    encoder = _from_export(folder) if folder is not None else _from_checkpoint(_find_checkpoint(path))
+    return encoder.eval().requires_grad_(False)
+
+
+def random_encoder(like: Encoder, seed: int) -> Encoder:
+    """The same architecture with the weights that `seed` draws; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(like.config, like.preprocessing).eval().requires_grad_(False)
+
+
+def _from_export(folder: Path) -> Encoder:
+    encoder = Encoder(
+        _section(folder / CONFIG, EncoderConfig),
+        _section(folder / PREPROCESSING, Preprocessing),
+    )
+    try:
+        encoder.network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit {CONFIG} or is damaged ({reason}); export it again"
+        ) from None
+    return encoder
+
+
+def _section(path: Path, kind: type[S]) -> S:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: finish the run again with this version, which exports it") from None
+    except ValidationError as error:
+        raise ValueError(f"{path} is damaged ({error.errors()[0]['msg']}); export the encoder again") from None
+
+
+def _find_checkpoint(path: Path) -> Checkpoint:
+    if (path / MANIFEST).is_file():
+        return open_checkpoint(path)
+    if not checkpoint_folders(path / "checkpoints"):
+        raise ValueError(f"{path} holds no encoder: name an exported encoder/ folder, a checkpoint or a run folder")
+    newest, damages = newest_checkpoint(path / "checkpoints")
+    if newest is None:
+        raise ValueError(f"no checkpoint of {path} is whole: {'; '.join(map(str, damages))}")
+    return newest
+
+
+def _from_checkpoint(checkpoint: Checkpoint) -> Encoder:
+    part = checkpoint.manifest.encoder
+    if part is None:
+        raise ValueError(f"{checkpoint.folder} does not say which of its networks is the encoder; export the run's")
+    encoder = Encoder(
+        EncoderConfig.model_validate_json(json.dumps(part["config"])),
+        Preprocessing.model_validate_json(json.dumps(part["preprocessing"])),
+    )
+    state = encoder.network.state_dict()
+    kinds = {name: "model" for name, _ in encoder.network.named_parameters()}
+    for name, tensor in state.items():
+        tensor.copy_(checkpoint.read(kinds.get(name, "buffer"), f"{part['network']}.{name}", tuple(tensor.shape)))
+    return encoder

@@ -1,0 +1,107 @@
+"""Frozen features of records, through the engine's door and shared by all ranks."""
+
+# N records, B records of a call, W windows of a record, V windows of all records of a call, C leads, T samples,
+# L tokens, D width, F features
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from src.data.shards import Sample, Shards
+from src.distributed.ranks import Ranks, sum_over_ranks
+from src.transforms.preprocessing import Preprocessing
+
+Pool = Literal["mean", "mean+std", "mean+max", "tokens"]
+
+
+class Door(Protocol):
+    """An engine, or anything else that embeds."""
+
+    def __call__(self, batch: dict[str, Tensor], mode: str) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some records of a split, and how each becomes windows for the encoder."""
+
+    shards: Shards
+    samples_N: NDArray[np.int64]
+    preprocessing: Preprocessing
+    windows: int | None
+    """Evenly spaced windows of each record; None covers it."""
+
+    def __len__(self) -> int:
+        return len(self.samples_N)
+
+    def windows_of(self, sample: Sample) -> NDArray[np.float32]:
+        """The windows [W, C, T] of a record as the encoder takes them."""
+        return self.preprocessing.prepare(sample["ecg"], sample["lead_keep"], self.windows, f"sample {sample['key']}")
+
+
+def pool_tokens(tokens_BLD: Tensor, pool: Pool) -> Tensor:
+    """One vector [B, F] of the tokens: their mean, with their std or maximum beside it, or all of them in a row."""
+    tokens_BLD = tokens_BLD.float()
+    if pool == "tokens":
+        return tokens_BLD.flatten(1)
+    mean_BD = tokens_BLD.mean(1)
+    if pool == "mean":
+        return mean_BD
+    beside_BD = tokens_BLD.std(1, correction=0) if pool == "mean+std" else tokens_BLD.amax(1)
+    return torch.cat([mean_BD, beside_BD], dim=1)
+
+
+def average_windows(pooled_VF: NDArray[np.float32], windows_BWCT: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The mean [B, F] over each record's windows, given the features of all of them in a row."""
+    ends = np.cumsum([len(windows_WCT) for windows_WCT in windows_BWCT])[:-1]
+    return np.stack([features_WF.mean(0) for features_WF in np.split(pooled_VF, ends)])
+
+
+@torch.no_grad()
+def embed(door: Door, records: Records, pool: Pool, batch_size: int, ranks: Ranks) -> NDArray[np.float32]:
+    """Features [N, F] of the records, on every rank; of several windows the mean of theirs.
+
+    Every rank makes the same number of calls, each with `batch_size` records or fewer: short shares are padded.
+
+    Raises:
+        ValueError: a record that does not fit the encoder, named.
+    """
+    found = []
+    for samples in _calls(records, batch_size, ranks):
+        windows_BWCT = [records.windows_of(sample) for sample in samples]
+        tokens = door({"ecg": torch.from_numpy(np.concatenate(windows_BWCT))}, mode="embed")["tokens"]
+        found.append(average_windows(pool_tokens(tokens, pool).cpu().numpy(), windows_BWCT))
+    return _of_all_ranks(np.concatenate(found), len(records), ranks)
+
+
+@torch.no_grad()
+def embed_tokens(door: Door, records: Records, output: str, batch_size: int, ranks: Ranks) -> NDArray[np.float32]:
+    """What the door gives under the name `output`, [N, L, D], for the first window of each record; on every rank."""
+    found: list[NDArray[np.float32]] = []
+    for samples in _calls(records, batch_size, ranks):
+        batch_BCT = np.stack([records.windows_of(sample)[0] for sample in samples])
+        found += [*door({"ecg": torch.from_numpy(batch_BCT)}, mode="embed")[output].float().cpu().numpy()]
+    return _of_all_ranks(np.stack(found), len(records), ranks)
+
+
+def _calls(records: Records, batch_size: int, ranks: Ranks) -> Iterator[list[Sample]]:
+    """This rank's records (every world_size-th) in as many calls as any other rank makes."""
+    longest = -(-len(records) // ranks.world_size)
+    share = records.samples_N[ranks.rank :: ranks.world_size]
+    share = np.concatenate([share, np.repeat(records.samples_N[:1], longest - len(share))])
+    for start in range(0, longest, batch_size):
+        yield records.shards.read(share[start : start + batch_size])
+
+
+def _of_all_ranks(share: NDArray[np.float32], count: int, ranks: Ranks) -> NDArray[np.float32]:
+    """All ranks' rows in the order of the records, without what padded a share."""
+    whole = np.zeros((count, *share.shape[1:]), np.float32)
+    mine = whole[ranks.rank :: ranks.world_size]
+    mine[:] = share[: len(mine)]
+    return sum_over_ranks(torch.from_numpy(whole)).numpy()

@@ -1,0 +1,43 @@
+"""The floor: what a linear model makes of the signal itself, without any encoder."""
+
+# N records, C leads, T samples of a lead, F features
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.data.shards import Shards
+
+Raw = Literal["amplitudes", "samples"]
+QUANTILES = (0.05, 0.95)
+READ = 512
+
+
+def raw_features(shards: Shards, samples_N: NDArray[np.int64], kind: Raw) -> NDArray[np.float32]:
+    """Features [N, F] of whole records in mV: `amplitudes` (6 C of them) or every sample (C * T).
+
+    Raises:
+        ValueError: records of different length, which have no samples in common.
+    """
+    lengths = shards.index.lengths
+    if kind == "samples" and lengths[0] != lengths[1]:
+        raise ValueError(
+            f"rows.raw is samples, but the records of {shards.root} have {lengths[0]} to {lengths[1]} samples: set it "
+            f"to amplitudes"
+        )
+    of_record = amplitudes if kind == "amplitudes" else np.ravel
+    found = [
+        of_record(sample["ecg"])
+        for start in range(0, len(samples_N), READ)
+        for sample in shards.read(samples_N[start : start + READ])
+    ]
+    return np.stack(found).astype(np.float32)
+
+
+def amplitudes(ecg_CT: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Of each lead the mean, std, minimum, maximum, 5 % and 95 % quantile in mV, [6 C]."""
+    parts = [ecg_CT.mean(1), ecg_CT.std(1), ecg_CT.min(1), ecg_CT.max(1), *np.quantile(ecg_CT, QUANTILES, axis=1)]
+    return np.concatenate(parts)

@@ -1,0 +1,255 @@
+"""The training run: everything around an objective's loop that is the same for all of them.
+
+for step, batch in run.steps(engine, loader, monitor):    # continues where the folder stands, checkpoints on the way
+    losses = engine.forward_backward(step, batch)
+    engine.step(step)
+    run.log(step, losses)
+run.finish(engine)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from src.checkpoints.manifest import Manifest, read_manifest
+from src.checkpoints.read import Checkpoint
+from src.checkpoints.retention import clear_leftovers, retain, set_aside
+from src.checkpoints.write import write_checkpoint
+from src.config.identity import config_hash, identity
+from src.config.load import dump_config
+from src.config.sections import ExperimentConfig
+from src.data.loader import Batch, Loader
+from src.distributed.ranks import Ranks, barrier, broadcast_object
+from src.engines.build import build_engine
+from src.engines.engine import Engine, Setup
+from src.evaluation.encoder import EncoderPart, export_encoder
+from src.evaluation.monitor import Monitor, summary
+from src.files import replace_text
+from src.optimization.schedules import count_steps, learning_rate, warmup_steps, weight_decay
+from src.run.check import CHECK_STEPS, count_parameters, describe
+from src.run.clock import Clock
+from src.run.environment import environment
+from src.run.folder import Attempt
+from src.run.logs import LOGGER, Lines, Progress, duration
+from src.run.resume import find_checkpoint, initial_weights
+from src.run.run import Run
+from src.run.table import Table
+
+
+class TrainingRun(Run):
+    """One attempt at a training, on this rank."""
+
+    config: ExperimentConfig
+
+    def __init__(self, config: ExperimentConfig, ranks: Ranks, check: bool = False) -> None:
+        super().__init__(config, ranks, check)
+        self.total_steps = 0
+        self._parameters = (0, 0)
+        self._clock = Clock()
+
+    def engine(self, objective: nn.Module, loader: Loader, encoder: EncoderPart) -> Engine:
+        """The engine that the config asks for around the objective, with schedules over the whole run.
+
+        `encoder` is the part of the objective that the run is for: checkpoints tell of it, the end exports it.
+        """
+        self._encoder = encoder
+        config = self.config.optimization
+        self.total_steps = count_steps(config, self.config.data.batch_size, loader.samples)
+        self._parameters = count_parameters(objective)
+        if self.config.engine.name == "ddp" and self.ranks.world_size == 1:
+            self.say("warning: engine.name is ddp, but one process has nothing to share: plain is used")
+        warmup = warmup_steps(config, self.config.data.batch_size, loader.samples)
+        setup = Setup(
+            config=self.config.engine,
+            optimization=config,
+            ranks=self.ranks,
+            seed=self.config.seed,
+            learning_rate=learning_rate(config, warmup, self.total_steps),
+            weight_decay=weight_decay(config, self.total_steps),
+        )
+        return build_engine(objective, setup)
+
+    def steps(self, engine: Engine, loader: Loader, monitor: Monitor) -> Iterator[tuple[int, list[Batch]]]:
+        """Step numbers with this rank's micro-batches, from where the run folder stands to the end.
+
+        After the body of a step, and before the next, its metrics line, the health of the representation and a
+        checkpoint are written where due.
+
+        Raises:
+            ValueError: the folder belongs to another experiment, or none of its checkpoints is whole.
+        """
+        if not self.check:
+            self.claim()
+        if monitor.every is not None:
+            if monitor.note:
+                self.say(f"warning: {monitor.note}")
+            monitor.baseline(engine)
+        start = self._restore(engine, loader)
+        if self.check:
+            yield from self._check_steps(loader, start)
+            return
+        self._open_logs(start, loader)
+        progress = Progress(start, self.total_steps, shown=self.ranks.first)
+        batches = loader.steps(start, self.total_steps)
+        self._clock = Clock()
+        for step in range(start, self.total_steps):
+            batch = self._clock.next(batches)
+            self._write_audit(step, batch)
+            self._losses: dict[str, Tensor] = {}
+            yield step, batch
+            self._clock.count(self.config.data.batch_size)
+            if self._due(step, self.config.logging.every) and self.ranks.first:
+                self._write_metrics(step, engine, loader, progress)
+            progress.advance()
+            if monitor.every is not None and self._due(step, monitor.every):
+                with self._clock.paused():
+                    self._evaluate(step, engine, monitor)
+            if self._due(step, self.config.checkpoint.every):
+                self._save(engine, loader, step + 1)
+        progress.close()
+
+    def log(self, step: int, losses: dict[str, Tensor]) -> None:
+        """Hand over the global losses of this step; they are read from the device only where a line is due."""
+        self._losses = losses
+
+    def finish(self, engine: Engine) -> None:
+        """Export the encoder, with what rebuilds it and makes its input, into the folder's encoder/."""
+        if self.check:
+            return
+        weights = engine.network(self._encoder.network)
+        if self.ranks.first:
+            export_encoder(self.folder.encoder, weights, self._encoder)
+        self.say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
+        barrier()
+
+    def _due(self, step: int, every: int) -> bool:
+        return (step + 1) % every == 0 or step + 1 == self.total_steps
+
+    def _restore(self, engine: Engine, loader: Loader) -> int:
+        """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step.
+
+        Rank 0 finds and verifies, and all ranks load what it found: another run may be writing into init_from.
+        """
+        path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
+        if path is not None:
+            checkpoint = Checkpoint(path, read_manifest(path))
+            engine.load(checkpoint)
+            self.say(f"continuing from {path}")
+            return checkpoint.manifest.step
+        if self.config.init_from is not None:
+            start = Path(self.config.init_from)
+            path = broadcast_object(initial_weights(start).folder if self.ranks.first else None)
+            engine.load_weights(Checkpoint(path, read_manifest(path)))
+            self.say(f"starting from the weights of {path}")
+        return 0
+
+    def _find_checkpoint(self, loader: Loader) -> Path | None:
+        path, damages = find_checkpoint(self.folder, self.config, loader.sha256)
+        for damage in damages:
+            self.say(f"warning: a damaged checkpoint is skipped and set aside: {damage}")
+        if not self.check:
+            clear_leftovers(self.folder.checkpoints, self.attempt)
+            set_aside(damage.folder for damage in damages)
+        return path
+
+    def _open_logs(self, start: int, loader: Loader) -> None:
+        if self.ranks.first:
+            self.folder.cut_logs(start)
+            replace_text(self.folder.config, dump_config(self.config))
+            self.folder.record_attempt(
+                Attempt(
+                    number=self.attempt,
+                    start=start,
+                    checkpoint_every=self.config.checkpoint.every,
+                    world_size=self.ranks.world_size,
+                    identity=identity(self.config),
+                    data_sha256=loader.sha256,
+                    environment=environment(),
+                )
+            )
+            self._metrics = Lines(self.folder.metrics)
+            self._health = Lines(self.folder.health)
+            self._table = Table(self.folder.metrics_csv, self.folder.metrics)
+            self.wandb.open(start)
+        barrier()
+        audit = self.folder.audit / f"rank-{self.ranks.rank}.jsonl"
+        self._audit = Lines(audit) if self.config.logging.audit else None
+
+    def _write_audit(self, step: int, batch: list[Batch]) -> None:
+        if self._audit is not None:
+            keys = [key for micro_batch in batch for key in micro_batch["keys"]]
+            self._audit.write({"step": step, "attempt": self.attempt, "keys": keys})
+
+    def _write_metrics(self, step: int, engine: Engine, loader: Loader, progress: Progress) -> None:
+        losses = {name: value.item() for name, value in self._losses.items()}
+        loss = losses.pop("loss")
+        batch_size = self.config.data.batch_size
+        epoch = step * batch_size // loader.samples + 1
+        rate, wait = self._clock.read()
+        record = (
+            {"step": step, "epoch": epoch, "loss": loss}
+            | {f"loss/{name}": value for name, value in losses.items()}
+            | engine.metrics()
+            | {"samples_per_second": round(rate, 1), "data_wait": round(wait, 4)}
+        )
+        for log in (self._metrics, self._table, self.wandb):
+            log.write(record)
+        progress.show(epoch, loss, rate, wait)
+        left = duration((self.total_steps - step - 1) * batch_size / rate)
+        LOGGER.info(
+            f"step {step + 1}/{self.total_steps}, epoch {epoch}, loss {loss:.4f}, {rate:.0f} samples/s, "
+            f"waiting {wait:.0%}, {left} left"
+        )
+
+    def _evaluate(self, step: int, engine: Engine, monitor: Monitor) -> None:
+        """Measure the representation on all ranks; rank 0 writes it down and says aloud where it has collapsed."""
+        record = monitor.measure(engine)
+        if not self.ranks.first:
+            return
+        record = {"step": step, "loss": self._losses["loss"].item(), **record}
+        self._health.write(record)
+        self.wandb.write_health(record)
+        monitor.save_embeddings(self.folder.embeddings)
+        LOGGER.info(f"health at step {step + 1}: {summary(record)}")
+        for alarm in record["alarms"]:
+            LOGGER.warning(f"ALARM at step {step + 1}: {alarm}")
+
+    def _save(self, engine: Engine, loader: Loader, step: int) -> None:
+        """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
+        if self._audit is not None:
+            self._audit.sync()
+        if self.ranks.first:
+            self._metrics.sync()
+            self._health.sync()
+        manifest = Manifest(
+            step=step,
+            samples=step * self.config.data.batch_size,
+            attempt=self.attempt,
+            world_size=self.ranks.world_size,
+            engine=engine.name,
+            optimizer_steps=engine.optimizer_steps,
+            identity=identity(self.config),
+            config_hash=config_hash(self.config),
+            data_sha256=loader.sha256,
+            state=engine.state(),
+            encoder=self._encoder.describe(),
+        )
+        written = write_checkpoint(self.folder.checkpoints, manifest, engine.pieces(), self.ranks)
+        if self.ranks.first:
+            retain(self.folder.checkpoints, self.config.checkpoint, written)
+
+    def _check_steps(self, loader: Loader, start: int) -> Iterator[tuple[int, list[Batch]]]:
+        """Train a step or two whose result is thrown away, then say what the run would be."""
+        seconds = 0.0
+        begin = min(start, self.total_steps - 1)
+        end = min(begin + CHECK_STEPS, self.total_steps)
+        batches = loader.steps(begin, end)
+        for step in range(begin, end):
+            begun = time.perf_counter()
+            yield step, next(batches)
+            seconds = time.perf_counter() - begun
+        self.say(describe(self.config, self.ranks, self._parameters, loader.samples, start, self.total_steps, seconds))

@@ -1,0 +1,139 @@
+"""What a probe may set: whose features, of which records, for which labels, and how the scores are told."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from src.config.sections import RunConfig, Section
+
+Names = tuple[str, ...]
+
+
+class TestConfig(Section):
+    """Records to be scored on."""
+
+    __test__ = False  # to pytest
+
+    root: str | None = None
+    """Folder of shards; null is data.root. Another hospital's, for instance, with the same labels."""
+    split: str = "test"
+
+
+class DataConfig(Section):
+    """The records: fitted on `train`, regularisation and thresholds from `validation`, scored on each of `tests`."""
+
+    root: str
+    """Folder of tar shards with their index.json (python -m tools.build_shards)."""
+    train: str = "train"
+    """Split that the heads are fitted on."""
+    validation: str | None = "val"
+    """Split that gives l2 and thresholds; null takes both out of fold from `train`, patients kept together."""
+    tests: dict[str, TestConfig] = Field(default={"test": TestConfig()}, min_length=1)
+    """Test sets by name."""
+    batch_size: PositiveInt = 64
+    """Records in one forward of one rank."""
+
+
+class TargetConfig(Section):
+    """What is predicted: labels of the index, or a column of the samples' metadata."""
+
+    labels: Names | None = None
+    """Names or patterns such as superclass/*, left out again with !superclass/*; null takes every label."""
+    column: str | None = None
+    """A key of the metadata instead, age or sex for instance; samples without it are left out."""
+    task: Literal["auto", "multilabel", "multiclass", "regression"] = "auto"
+    """auto: labels are what their index says; a column of numbers is a regression, one of words has classes."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.column is None and self.task == "regression":
+            raise ValueError("target.task is regression, which needs target.column")
+        if self.column is not None and self.labels is not None:
+            raise ValueError("target.labels and target.column can't both be set")
+        if self.column is not None and self.task == "multilabel":
+            raise ValueError("target.task is multilabel, but target.column is one column")
+        return self
+
+
+class FeatureConfig(Section):
+    """How the tokens of a record become one vector."""
+
+    pool: Literal["mean", "mean+std", "mean+max", "tokens"] = "mean"
+    """Mean over the tokens, with their std or maximum beside it, or all tokens in a row."""
+    windows: PositiveInt | None = None
+    """Evenly spaced windows of the encoder's length in each record, their vectors averaged; null covers the record."""
+
+
+class HeadConfig(Section):
+    """The linear heads: logistic, softmax or ridge regression, solved to the optimum."""
+
+    l2: tuple[Annotated[float, Field(gt=0.0)], ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Strengths to choose from: mean loss + l2 / 2 |weight|^2 on standardised features."""
+    criterion: Literal["auto", "auroc", "balanced_accuracy"] = "auto"
+    """What chooses l2; auto: macro AUROC, and R2 for a regression. balanced_accuracy is for classes."""
+    balanced: bool = False
+    """Weigh records so that each class counts the same."""
+    folds: PositiveInt = Field(default=5, ge=2)
+    """Folds where there is no validation split."""
+    threshold: Literal["f1", "balanced_accuracy"] = "f1"
+    """What the threshold of each label maximises on the validation records."""
+
+
+class RowsConfig(Section):
+    """What stands beside the encoder in every table."""
+
+    random_init: bool = True
+    """The same architecture with random weights, once for each encoder of init_from."""
+    raw: Literal["amplitudes", "samples"] | None = None
+    """A linear model without any encoder: six amplitude statistics of each lead, or every sample of the signal."""
+    scores: dict[str, str] = {}
+    """Scores of others by name: CSV files whose first column is id (key or id of a record) or a key of the metadata,
+    and which have a column for each label."""
+
+
+class ScoresConfig(Section):
+    """How scores and intervals are told."""
+
+    draws: PositiveInt = 1000
+    """Bootstrap draws of patients."""
+    level: Annotated[PositiveFloat, Field(lt=1.0)] = 0.95
+    """Of the intervals."""
+    groups: Names = ()
+    """Columns of the metadata by which scores are told apart: sex, age, site, ..."""
+    edges: dict[str, tuple[NonNegativeFloat, ...]] = {}
+    """Where a column of numbers is cut, age: [40, 60, 75]; without edges at its quartiles, few values stay as they
+    are."""
+
+
+class Config(RunConfig):
+    """A linear probe on frozen features."""
+
+    init_from: str | tuple[str, ...]
+    """An exported encoder/, a checkpoint or a run folder; several are seeds of one recipe, scored together."""
+    data: DataConfig
+    target: TargetConfig = TargetConfig()
+    features: FeatureConfig = FeatureConfig()
+    head: HeadConfig = HeadConfig()
+    rows: RowsConfig = RowsConfig()
+    scores: ScoresConfig = ScoresConfig()
+    seed: NonNegativeInt = 0
+    """Of folds, bootstrap and random encoders (seed, seed + 1, ...)."""
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        taken = {"pretrained", "random_init", "raw"} & set(self.rows.scores)
+        if taken:
+            raise ValueError(f"rows.scores: {', '.join(sorted(taken))} is the name of a row of its own; use another")
+        for key, names in (("rows.scores", self.rows.scores), ("data.tests", self.data.tests)):
+            for name in names:
+                if not re.fullmatch(r"\w[\w.+ -]*", name):
+                    raise ValueError(f"{key}: {name!r} names files; use letters, digits, spaces and . + - _")
+        return self
+
+    @property
+    def encoders(self) -> Names:
+        """The paths of init_from."""
+        return (self.init_from,) if isinstance(self.init_from, str) else self.init_from

@@ -1,0 +1,20 @@
+"""A probe's encoder as a module with the one door; its heads are solved, not trained (src/evaluation/linear.py)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from src.evaluation.encoder import Encoder
+
+
+class Frozen(nn.Module):
+    """An encoder that nothing trains."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, batch: dict[str, Tensor], mode: str = "embed") -> dict[str, Tensor]:
+        """The one door: `embed` gives the tokens [B, L, D] of windows `ecg` [B, C, T]."""
+        assert mode == "embed", mode
+        return {"tokens": self.encoder(batch["ecg"])}

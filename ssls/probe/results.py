@@ -1,0 +1,268 @@
+"""What a probe leaves in its run folder: results.json, predictions, heads, embeddings; and scores that others gave."""
+
+# N records, K labels, classes or targets
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from src.config.identity import first_difference
+from src.config.load import dump_config
+from src.evaluation.targets import Cases, Target
+from src.files import replace_text
+from src.run.environment import environment
+from src.run.folder import Attempt
+from src.run.logs import Lines
+from src.run.run import Run
+from ssls.probe.config import Config
+from ssls.probe.heads import Fitted
+
+FORMAT = 1
+FREE = ("logging", "engine")
+"""Sections that may differ when a probe is run again in its folder."""
+Rows = Mapping[str, list[Fitted]]
+
+
+def claim(config: Config, run: Run, cases: Mapping[str, Cases]) -> None:
+    """Take the run folder, unless it holds another probe's results.
+
+    Raises:
+        ValueError: it does; names the first key that differs.
+    """
+    run.claim()
+    if not run.ranks.first:
+        return
+    path = run.folder.root / "results.json"
+    if path.exists():
+        difference = first_difference(json.loads(path.read_text())["identity"], identity(config, cases))
+        if difference is not None:
+            key, before, after = difference
+            raise ValueError(
+                f"{path} holds the results of a probe with {key} = {before}, but the config says {after}; set another "
+                f"logging.folder"
+            )
+    elif run.folder.checkpoints.exists():
+        raise ValueError(
+            f"logging.folder: {run.folder.root} is the folder of a training run; name another for the probe"
+        )
+    replace_text(run.folder.config, dump_config(config))
+    run.folder.record_attempt(
+        Attempt(
+            number=run.attempt,
+            start=0,
+            checkpoint_every=0,
+            world_size=run.ranks.world_size,
+            identity=identity(config, cases),
+            data_sha256=cases["train"].shards.sha256,
+            environment=environment(),
+        )
+    )
+
+
+def identity(config: Config, cases: Mapping[str, Cases]) -> dict[str, Any]:
+    """What makes two probes the same: the config less what may change, and the data."""
+    tree = config.model_dump(mode="json")
+    kept = {name: value for name, value in tree.items() if name not in FREE}
+    return kept | {"data_sha256": {name: of_split.shards.sha256 for name, of_split in cases.items()}}
+
+
+def key_column(path: Path) -> str:
+    """The first column of a CSV of scores, by which its records are known.
+
+    Raises:
+        ValueError: the file can't be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), [""])[0]
+    except OSError as error:
+        raise ValueError(f"rows.scores: {path} can't be read ({error.strerror})") from None
+
+
+def read_scores(path: Path, cases: Mapping[str, Cases], target: Target) -> dict[str, NDArray[np.float64]]:
+    """Scores [N, K] of each split from a CSV: `id` (key or id of a record) or a key of the metadata, then the labels.
+
+    Splits of which it lacks a record are left out, but for the test sets, which it must hold whole.
+
+    Raises:
+        ValueError: a column or a record of a test set is missing, or a value is no number.
+    """
+    key = key_column(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for column in target.names:
+        if not lines or column not in lines[0]:
+            raise ValueError(f"rows.scores: {path} has no column {column}; it takes {key or 'id'} and each label")
+    try:
+        known = {line[key]: [float(line[name]) for name in target.names] for line in lines}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"rows.scores: {path} holds something that is no number ({error})") from None
+    found = {}
+    for name, of_split in cases.items():
+        names = zip(of_split.keys, of_split.ids if key == "id" else of_split.columns[key], strict=True)
+        rows = [known.get(of_key, known.get(str(of_id))) for of_key, of_id in names]
+        missing = [of_key for of_key, row in zip(of_split.keys, rows, strict=True) if row is None]
+        if not missing:
+            found[name] = np.array(rows, np.float64)
+        elif name not in ("train", "validation"):
+            raise ValueError(
+                f"rows.scores: {path} has no score for {len(missing)} of {len(rows)} records of {name}, {missing[0]} "
+                f"for one"
+            )
+    return found
+
+
+def write_results(
+    config: Config,
+    run: Run,
+    target: Target,
+    cases: Mapping[str, Cases],
+    features: Mapping[str, list[dict[str, NDArray[np.float32]]]],
+    rows: Rows,
+    tables: dict[str, dict[str, Any]],
+) -> None:
+    """results.json last, so that whoever finds it finds the rest too."""
+    root = run.folder.root
+    (root / "results.json").unlink(missing_ok=True)
+    for folder in ("predictions", "heads"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for name, of_test in cases.items():
+        if name in tables:
+            write_predictions(root / "predictions" / name, of_test, target, rows, name)
+    write_heads(root / "heads", rows)
+    write_embeddings(run.folder.embeddings, cases[next(iter(tables))], target, features, next(iter(tables)))
+    results = {
+        "format": FORMAT,
+        "identity": identity(config, cases),
+        "task": target.task,
+        "labels": list(target.names),
+        "rows": [describe_row(config, name, of_row, features) for name, of_row in rows.items()],
+        "bootstrap": {"draws": config.scores.draws, "level": config.scores.level, "seed": config.seed},
+        "data": {
+            name: {"records": len(of_split), "patients": len(set(of_split.patients_N))}
+            for name, of_split in cases.items()
+            if name not in tables
+        },
+        "tests": tables,
+    }
+    replace_text(root / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    for log in (run.folder.metrics, run.folder.health):
+        replace_text(log, "")
+    Lines(run.folder.metrics).write({"step": 0, **macro_scores(tables)})
+    run.wandb.open(0)
+    for name, table in tables.items():
+        run.say(show(name, table))
+    run.say(f"finished; results.json, predictions/ and heads/ are in {root}")
+
+
+def describe_row(
+    config: Config, name: str, of_row: list[Fitted], features: Mapping[str, list[dict[str, NDArray[np.float32]]]]
+) -> dict[str, Any]:
+    """A row of results.json."""
+    heads = [fitted.head for fitted in of_row]
+    return {
+        "name": name,
+        "kind": "encoder" if name in ("pretrained", "random_init") else "raw" if name == "raw" else "scores",
+        "encoders": list(config.encoders) if name == "pretrained" else [],
+        "pool": config.features.pool if name in ("pretrained", "random_init") else None,
+        "width": features[name][0]["train"].shape[1] if name in features else None,
+        "l2": [head.l2 for head in heads if head is not None],
+        "converged": all(head.converged for head in heads if head is not None),
+        "thresholds": [
+            [None if np.isnan(value) else float(value) for value in fitted.thresholds_K]
+            for fitted in of_row
+            if fitted.thresholds_K is not None
+        ],
+    }
+
+
+def write_predictions(folder: Path, cases: Cases, target: Target, rows: Rows, test: str) -> None:
+    """A CSV for each row and seed: key, id, patient_id, `true <label>` and the prediction of each label."""
+    folder.mkdir(parents=True)
+    header = ["key", "id", "patient_id", *(f"true {name}" for name in target.names), *target.names]
+    for name, of_row in rows.items():
+        for number, fitted in enumerate(of_row):
+            with (folder / f"{name}.{number}.csv").open("w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(header)
+                for place, key in enumerate(cases.keys):
+                    truth = ["" if np.isnan(value) else f"{value:g}" for value in cases.truth_NK[place]]
+                    values = [f"{value:.9g}" for value in fitted.predictions[test][place]]
+                    table.writerow([key, cases.ids[place], cases.patients_N[place], *truth, *values])
+
+
+def write_heads(folder: Path, rows: Rows) -> None:
+    """The heads as safetensors: logits = ((features - mean) / std) weight^T + bias."""
+    folder.mkdir(parents=True)
+    for name, of_row in rows.items():
+        for number, fitted in enumerate(of_row):
+            if fitted.head is not None:
+                head = fitted.head
+                parts = {"mean": head.mean_F, "std": head.std_F, "weight": head.weight_KF, "bias": head.bias_K}
+                tensors = {part: torch.from_numpy(np.ascontiguousarray(values)) for part, values in parts.items()}
+                save_file(tensors, folder / f"{name}.{number}.safetensors")
+
+
+def write_embeddings(
+    path: Path,
+    cases: Cases,
+    target: Target,
+    features: Mapping[str, list[dict[str, NDArray[np.float32]]]],
+    test: str,
+) -> None:
+    """Features of the first encoder, and of the random one, on a test set, for pictures; nothing in it is pickled."""
+    arrays: dict[str, Any] = {"features": features["pretrained"][0][test]}
+    if "random_init" in features:
+        arrays["random_init"] = features["random_init"][0][test]
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        np.savez(
+            file,
+            labels=cases.truth_NK,
+            label_names=np.array(target.names, np.str_),
+            keys=np.array(cases.keys, np.str_),
+            **arrays,
+        )
+    draft.replace(path)
+
+
+def macro_scores(tables: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+    """test/row/metric -> value, for metrics.jsonl."""
+    return {
+        f"{test}/{row}/{metric}": cell["value"]
+        for test, table in tables.items()
+        for row, scores in table["scores"].items()
+        for metric, cell in scores["macro"].items()
+        if cell["value"] is not None
+    }
+
+
+def show(test: str, table: Mapping[str, Any]) -> str:
+    """A test set's macro scores as lines of text."""
+    lines = [f"{test}: {table['records']} records of {table['patients']} patients"]
+    shown = ("auroc", "average_precision", "balanced_accuracy", "f1", "r2", "mae")
+    for title, part in (("scores", table["scores"]), ("differences", table["differences"])):
+        for row, scores in part.items():
+            cells = [f"{metric} {cell_text(scores['macro'][metric])}" for metric in shown if metric in scores["macro"]]
+            lines.append(f"  {row:<26} {'  '.join(cells)}" if cells else f"  {row}: no {title}")
+    for label, reason in table["skipped"].items():
+        lines.append(f"  {label} is skipped: {reason}")
+    return "\n".join(lines)
+
+
+def cell_text(cell: Mapping[str, Any]) -> str:
+    """0.831 [0.802, 0.860]"""
+    if cell["value"] is None:
+        return "undefined"
+    interval = "" if cell["low"] is None else f" [{cell['low']:.3f}, {cell['high']:.3f}]"
+    return f"{cell['value']:.3f}{interval}"

@@ -1,0 +1,178 @@
+"""What frozen features are worth: linear heads on them, beside the random encoder's, scored on each test set."""
+
+# N records, F features, K labels, classes or targets
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.data.shards import Shards
+from src.distributed.ranks import barrier, broadcast_object
+from src.engines.frozen import FrozenEngine
+from src.evaluation.encoder import Encoder, load_encoder, random_encoder
+from src.evaluation.features import Records, embed
+from src.evaluation.linear import Task
+from src.evaluation.raw import raw_features
+from src.evaluation.targets import Cases, Target, column_target, label_target, read_cases
+from src.metrics.table import score_table
+from src.run.run import Run
+from ssls.probe.config import Config
+from ssls.probe.heads import Fitted, fit_head, thresholds
+from ssls.probe.model import Frozen
+from ssls.probe.results import claim, key_column, read_scores, write_results
+
+HELD = ("train", "validation")
+
+
+def main(config: Config, run: Run) -> None:
+    """Embed the records with every encoder, fit the heads, score them, write it all down."""
+    # Rank 0's on all ranks: a run that still trains may write a checkpoint between two ranks' reading.
+    encoders = broadcast_object([load_encoder(path) for path in config.encoders] if run.ranks.first else None)
+    target, cases = read_data(config, encoders[0])
+    others = {name: read_scores(Path(path), cases, target) for name, path in config.rows.scores.items()}
+    if run.check:
+        run.say(f"check passed: {describe(config, target, cases)}; the run folder is untouched")
+        return
+    claim(config, run, cases)
+    run.say(describe(config, target, cases))
+    features = embed_all(config, run, encoders, cases)
+    if run.ranks.first:
+        rows = {
+            name: [fit_head(of_one, cases, target, config.head, config.seed) for of_one in of_row]
+            for name, of_row in features.items()
+        }
+        rows |= {name: [as_fitted(scores, cases, target, config)] for name, scores in others.items()}
+        write_results(config, run, target, cases, features, rows, score(config, target, cases, rows))
+    barrier()
+
+
+def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases]]:
+    """The task, and the records of each split: train, validation (if there is one) and the test sets by name."""
+    data, leads = config.data, encoder.preprocessing.leads
+    places = {"train": (data.root, data.train)}
+    if data.validation is not None:
+        places["validation"] = (data.root, data.validation)
+    for name, test in data.tests.items():
+        if name in HELD:
+            raise ValueError(f"data.tests: a test set can't be called {name}; give it another name")
+        places[name] = (test.root or data.root, test.split)
+    shards = {name: Shards(root, split, leads) for name, (root, split) in places.items()}
+    for of_split in shards.values():
+        if of_split.sampling_rate != encoder.preprocessing.sampling_rate:
+            raise ValueError(
+                f"{of_split.root} holds ECGs at {of_split.sampling_rate:g} Hz, but the encoder was trained at "
+                f"{encoder.preprocessing.sampling_rate:g} Hz: build the shards with --sampling-rate "
+                f"{encoder.preprocessing.sampling_rate:g}"
+            )
+    wanted: Task | None = None if config.target.task == "auto" else config.target.task
+    if config.target.column is None:
+        target = label_target(shards["train"], config.target.labels, wanted)
+    else:
+        target = column_target(shards["train"], config.target.column, wanted)
+    keys = [key_column(Path(path)) for path in config.rows.scores.values()]
+    columns = dict.fromkeys([*config.scores.groups, *(key for key in keys if key != "id")])
+    cases = {name: read_cases(of_split, target, tuple(columns)) for name, of_split in shards.items()}
+    refuse_shared_patients(cases)
+    return target, cases
+
+
+def refuse_shared_patients(cases: dict[str, Cases]) -> None:
+    """A patient of a test set must not be one that the head was fitted on, if both come from one folder of shards."""
+    for name, test in cases.items():
+        for held in HELD:
+            if name in HELD or held not in cases or cases[held].shards.root != test.shards.root:
+                continue
+            shared = set(cases[held].patients_N) & set(test.patients_N)
+            if shared:
+                raise ValueError(
+                    f"data.tests.{name}: {len(shared)} of its patients are in split {cases[held].shards.split} too, "
+                    f"patient {min(shared)} for one; test on a split with other patients"
+                )
+
+
+def describe(config: Config, target: Target, cases: dict[str, Cases]) -> str:
+    """What will be done, in a sentence."""
+    counts = ", ".join(f"{len(of_split)} of {name}" for name, of_split in cases.items())
+    names = ", ".join(target.names[:5]) + (" ..." if len(target.names) > 5 else "")
+    return (
+        f"{config.objective}: {target.task} of {len(target.names)} ({names})"
+        f" with {len(config.encoders)} encoder(s) on {counts}"
+    )
+
+
+def embed_all(
+    config: Config, run: Run, encoders: list[Encoder], cases: dict[str, Cases]
+) -> dict[str, list[dict[str, NDArray[np.float32]]]]:
+    """Features [N, F] by row, encoder and split; on every rank, but for the raw ones, which only rank 0 needs."""
+    rows = {"pretrained": encoders}
+    if config.rows.random_init:
+        rows["random_init"] = [random_encoder(like, config.seed + number) for number, like in enumerate(encoders)]
+    found: dict[str, list[dict[str, NDArray[np.float32]]]] = {}
+    for row, of_row in rows.items():
+        found[row] = []
+        for number, encoder in enumerate(of_row):
+            run.say(f"embedding with {row} {number + 1} of {len(of_row)}")
+            door = FrozenEngine(Frozen(encoder), config.engine, run.ranks)
+            found[row].append({name: features_of(config, run, door, encoder, of) for name, of in cases.items()})
+    if config.rows.raw is not None and run.ranks.first:
+        kind = config.rows.raw
+        found["raw"] = [{name: raw_features(of.shards, of.samples_N, kind) for name, of in cases.items()}]
+    return found
+
+
+def features_of(config: Config, run: Run, door: FrozenEngine, encoder: Encoder, cases: Cases) -> NDArray[np.float32]:
+    records = Records(cases.shards, cases.samples_N, encoder.preprocessing, config.features.windows)
+    return embed(door, records, config.features.pool, config.data.batch_size, run.ranks)
+
+
+def as_fitted(
+    scores: dict[str, NDArray[np.float64]], cases: dict[str, Cases], target: Target, config: Config
+) -> Fitted:
+    """Somebody else's scores as a row, with thresholds from the validation records as for everybody."""
+    known = scores.get("validation")
+    thresholds_K = None
+    if target.task == "multilabel" and known is not None:
+        thresholds_K = thresholds(known, cases["validation"], config.head)
+    return Fitted({name: values for name, values in scores.items() if name not in HELD}, thresholds_K)
+
+
+def gap_of(config: Config) -> tuple[str, str, str] | None:
+    """From the random encoder to the first of rows.scores, if both are there."""
+    ceiling = next(iter(config.rows.scores), None)
+    return ("pretrained", "random_init", ceiling) if ceiling is not None and config.rows.random_init else None
+
+
+def score(
+    config: Config, target: Target, cases: dict[str, Cases], rows: dict[str, list[Fitted]]
+) -> dict[str, dict[str, Any]]:
+    """The table of each test set; the encoder is compared with every other row."""
+    tables = {}
+    for name, of_test in cases.items():
+        if name in HELD:
+            continue
+        tables[name] = score_table(
+            target.task,
+            of_test.targets(target.task),
+            {row: [fitted.predictions[name] for fitted in of_row] for row, of_row in rows.items()},
+            of_test.patients_N,
+            labels=target.names,
+            thresholds={
+                row: [fitted.thresholds_K for fitted in of_row if fitted.thresholds_K is not None]
+                for row, of_row in rows.items()
+                if all(fitted.thresholds_K is not None for fitted in of_row)
+            }
+            if target.task == "multilabel"
+            else None,
+            pairs=[("pretrained", row) for row in rows if row != "pretrained"],
+            gap=gap_of(config),
+            groups={name: of_test.columns[name] for name in config.scores.groups} or None,
+            edges=config.scores.edges or None,
+            draws=config.scores.draws,
+            seed=config.seed,
+            level=config.scores.level,
+        )
+    return tables
