@@ -1,0 +1,462 @@
+"""The page: one HTML file of one or several runs that needs nothing else."""
+
+# N records
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from src.report import facts, probe
+from src.report.masks import mask_pictures
+from src.report.measures import CURVES, HEALTH, MEAN_LOSS, Measure, in_order, score_title
+from src.report.plots import BUCKETS, Line, curves, embedding_map, is_long, principal_plane, run_colour
+from src.report.read import RANDOM, Embeddings, Health, RunData, Series, read_run
+
+MAP_LABELS = 9
+MOST_ALARMS = 100
+"""Evaluations with alarms that are listed."""
+Labelled = tuple[str, str, RunData]
+"""Name, colour, content."""
+PROBE = "This is a probe: it trains no encoder."
+STYLES = ("-", "--", "-.", ":")
+
+
+class Panel(NamedTuple):
+    """A plot with what there is to say about it."""
+
+    figure: Markup
+    caption: str = ""
+
+
+class RunPart(NamedTuple):
+    """What a section has of one run, or why it has nothing."""
+
+    run: str
+    colour: str
+    content: Any = None
+    absent: str = ""
+
+
+@dataclass
+class Glance:
+    """A run in a few numbers."""
+
+    run: str
+    colour: str
+    state: str
+    alarm: bool | None
+    """At the last evaluation; None where there is none."""
+    numbers: list[tuple[str, str, str]] = field(default_factory=list)
+    """Name, value, and the value of the random encoder or what else it is to be seen beside."""
+
+
+class AlarmList(NamedTuple):
+    """The alarms of a run."""
+
+    evaluations: int
+    last_step: int
+    """Of the last evaluation."""
+    now: bool
+    """Whether the last evaluation has one."""
+    alarmed: list[tuple[int, tuple[str, ...]]]
+    """Evaluations with their sentences, the last first."""
+    most: int = MOST_ALARMS
+
+
+def write_page(folders: Sequence[Path]) -> str:
+    """The HTML of the report on these run folders.
+
+    Raises:
+        ValueError: one of them is not a run folder.
+    """
+    return render([read_run(folder) for folder in folders])
+
+
+def render(runs: Sequence[RunData]) -> str:
+    """The HTML of the report on these runs."""
+    names = unique([run.name for run in runs])
+    labelled = [(name, run_colour(place), run) for place, (name, run) in enumerate(zip(names, runs, strict=True))]
+    content = _sections(labelled)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = [name for name, parts in content.items() if any(not part.absent for part in parts)]
+    return environment.get_template("page.html").render(
+        title=", ".join(names),
+        runs=[(name, colour) for name, colour, _ in labelled],
+        shown=shown,
+        nav=[(name, title) for name, title in TITLES.items() if name in ("run", *shown)],
+        missing=[(name, TITLES[name], parts) for name, parts in content.items() if name not in shown],
+        glances=[glance(*one) for one in labelled],
+        problems=[_part(one, lambda run: list(run.problems.values())) for one in labelled],
+        facts=facts.facts(runs),
+        comparisons=_comparisons(labelled),
+        attempt_columns=facts.ATTEMPT_COLUMNS,
+        attempts=[_part(one, _attempts) for one in labelled],
+        configs=[_part(one, _config) for one in labelled],
+        alarms=content["health"],
+        health=list(_health_panels(labelled)),
+        health_table=_health_table(labelled),
+        curve_parts=content["curves"],
+        curves=list(_curve_panels(labelled)),
+        long_lines=BUCKETS if any(is_long(series) for run in runs for series in run.metrics.values()) else 0,
+        probes=content["probe"],
+        probe_tests=_probe_tests(content["probe"]),
+        row_words=probe.row_words,
+        masks=content["masks"],
+        maps=content["embeddings"],
+    )
+
+
+TITLES = {
+    "health": "Health",
+    "run": "What was run",
+    "curves": "Curves",
+    "probe": "Probe",
+    "masks": "Masks",
+    "embeddings": "Embeddings",
+}
+"""Sections of the page; one that no run has anything for is told of at its end."""
+
+
+def _sections(runs: Sequence[Labelled]) -> dict[str, list[RunPart]]:
+    """What each section has of each run, or why it has nothing."""
+    made: dict[str, Callable[[RunData], Any]] = {
+        "health": _alarms,
+        "curves": _has_curves,
+        "probe": _results,
+        "masks": mask_pictures,
+        "embeddings": _maps,
+    }
+    return {name: [_part(one, make) for one in runs] for name, make in made.items()}
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, those that come twice with a number."""
+    places = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({place})" if names.count(name) > 1 else name for name, place in zip(names, places, strict=True)]
+
+
+def _part(labelled: Labelled, content: Callable[[RunData], Any]) -> RunPart:
+    """What `content` makes of the run, or the sentence of its ValueError."""
+    name, colour, run = labelled
+    try:
+        return RunPart(name, colour, content(run))
+    except ValueError as error:
+        return RunPart(name, colour, absent=str(error))
+
+
+def glance(name: str, colour: str, run: RunData) -> Glance:
+    """The numbers that one looks at first."""
+    found = Glance(name, colour, facts.state(run), bool(run.health[-1].alarms) if run.health else None)
+    done, asked = facts.steps(run)
+    if done:
+        found.numbers.append(("Steps", done, asked))
+    if "loss" in run.metrics:
+        found.numbers.append(("Last loss", significant(run.metrics["loss"].values[-1]), ""))
+    last = run.health[-1].measures if run.health else {}
+    for key, title in (("rankme", "RankMe"), ("knn_auroc", "kNN AUROC"), ("probe_auroc", "Probe AUROC")):
+        if math.isfinite(last.get(key, math.nan)):
+            beside = significant(last.get(RANDOM + key, math.nan))
+            found.numbers.append((title, significant(last[key]), f"random {beside}"))
+    found.numbers.extend(_probe_numbers(run))
+    return found
+
+
+def _probe_numbers(run: RunData) -> Iterator[tuple[str, str, str]]:
+    """The first metric of the first row of each test set, beside the random encoder's."""
+    try:
+        tests = _results(run).tests
+    except ValueError:
+        return
+    for test, table in tests.items():
+        for row, scores in list(table.scores.items())[:1]:
+            for metric in in_order(set(scores.macro))[:1]:
+                beside = table.scores.get("random_init", probe.Scores()).macro.get(metric)
+                words = f"random {probe.shown(beside).value}" if beside is not None and row != "random_init" else ""
+                yield f"{score_title(metric)}, {test}", probe.shown(scores.macro[metric]).value, words
+
+
+def significant(value: float) -> str:
+    """Three significant digits; a dash for what is not a number."""
+    return "\N{EN DASH}" if not math.isfinite(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _comparisons(runs: Sequence[Labelled]) -> list[tuple[str, list[tuple[str, str]], list[facts.Fact]]]:
+    """Objective, runs with it and keys that differ: configs of two objectives have too little in common."""
+    found = []
+    for objective in dict.fromkeys(run.objective for _, _, run in runs if run.objective):
+        alike = [one for one in runs if one[2].objective == objective]
+        if len(alike) > 1:
+            named = [(name, colour) for name, colour, _ in alike]
+            found.append((objective, named, facts.differences([run for _, _, run in alike])))
+    return found
+
+
+def _alarms(run: RunData) -> AlarmList:
+    evaluated = _health_of(run)
+    found = [(one.step, one.alarms) for one in reversed(evaluated) if one.alarms]
+    return AlarmList(len(evaluated), evaluated[-1].step, bool(evaluated[-1].alarms), found)
+
+
+def _attempts(run: RunData) -> list[list[str]]:
+    if not run.attempts:
+        raise ValueError("There is no record of its starts in attempts/.")
+    return [facts.attempt_words(attempt) for attempt in run.attempts]
+
+
+def _config(run: RunData) -> str:
+    if not run.config:
+        raise ValueError(run.problems.get("config.yaml", "There is no config.yaml."))
+    return facts.config_text(run)
+
+
+def _has_curves(run: RunData) -> None:
+    if run.objective == "probe":
+        raise ValueError(PROBE)
+    if not run.metrics:
+        raise ValueError("metrics.jsonl has no line yet.")
+
+
+def _curve_panels(runs: Sequence[Labelled]) -> Iterator[Panel]:
+    """A panel for each number of metrics.jsonl that is worth one."""
+    trained = [(colour, _drawn(run), len(runs) == 1) for _, colour, run in runs if run.objective != "probe"]
+    keys = dict.fromkeys(key for _, series, _ in trained for key in series)
+    for key in sorted(keys, key=_curve_place):
+        lines = [line for colour, series, alone in trained for line in _lines(key, series.get(key, {}), colour, alone)]
+        lost = sum(int((~np.isfinite(line.series.values)).sum()) for line in lines)
+        caption = "" if not lost else f"{lost:,} {'value is' if lost == 1 else 'values are'} not finite and not drawn."
+        measure = CURVES.get(key, Measure(key, ""))
+        yield Panel(curves(measure.title, lines, measure.low, measure.high), caption)
+
+
+def _curve_place(key: str) -> tuple[int, str]:
+    known = list(CURVES)
+    return (0 if key == "loss" else 1 if key.startswith("loss/") else 2 + known.index(key)), key
+
+
+def _drawn(run: RunData) -> dict[str, dict[str, Series]]:
+    """Panel -> line -> series: learning rates in one panel, parts of the loss where they are not the loss itself."""
+    found: dict[str, dict[str, Series]] = {}
+    for key, series in run.metrics.items():
+        kind, _, name = key.partition("/")
+        if kind == "loss" and name and not _same(series, run.metrics.get("loss")):
+            found[key] = {"": series}
+        elif kind == "lr":
+            rates = found.setdefault("learning rate", {})
+            twin = next((other for other, known in rates.items() if _same(series, known)), None)
+            rates[name if twin is None else f"{twin}, {name}"] = series if twin is None else rates.pop(twin)
+        elif key in CURVES and (key != "skipped_steps" or np.nansum(series.values)):
+            found[key] = {"": series}
+    if len(rates := found.get("learning rate", {})) == 1:
+        found["learning rate"] = {"": next(iter(rates.values()))}
+    return found
+
+
+def _same(one: Series, other: Series | None) -> bool:
+    return other is not None and all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+def _lines(key: str, named: dict[str, Series], colour: str, alone: bool) -> Iterator[Line]:
+    """The lines of a run in a panel: told apart by style, with a legend where there are several."""
+    for place, (name, series) in enumerate(named.items()):
+        yield Line(series, run_colour(place) if alone else colour, STYLES[place % len(STYLES)], name)
+
+
+def _health_of(run: RunData) -> tuple[Health, ...]:
+    """The run's evaluations; ValueError tells why there are none."""
+    if run.objective == "probe":
+        raise ValueError(PROBE)
+    if not run.health:
+        raise ValueError("It has no evaluation yet: health.jsonl is empty or absent (evaluation.every says how often).")
+    return run.health
+
+
+def _health_panels(runs: Sequence[Labelled]) -> Iterator[Panel]:
+    """A panel for each measure, the random encoder's value dashed."""
+    evaluated = [(colour, run) for _, colour, run in runs if run.health]
+    measured = dict.fromkeys(
+        key for _, run in evaluated for one in run.health for key in one.measures if not key.startswith(RANDOM)
+    )
+    if "loss" in measured and not any(MEAN_LOSS in one.measures for _, run in evaluated for one in run.health):
+        del measured["loss"]  # alone it stands among the curves
+    for key in sorted(measured, key=_health_place):
+        if key == MEAN_LOSS:
+            continue
+        lines = [line for colour, run in evaluated for line in _health_lines(run, key, colour)]
+        if lines:
+            measure = HEALTH.get(key, Measure(key.replace("_", " "), ""))
+            yield Panel(curves(measure.title, lines, measure.low, measure.high), measure.meaning)
+
+
+def _health_place(key: str) -> int:
+    key = "loss" if key == MEAN_LOSS else key
+    return list(HEALTH).index(key) if key in HEALTH else len(HEALTH)
+
+
+def _health_lines(run: RunData, key: str, colour: str) -> Iterator[Line]:
+    steps = np.array([one.step for one in run.health], np.float64)
+    beside = (MEAN_LOSS, ":") if key == "loss" else (RANDOM + key, "--")
+    for name, style in ((key, "-"), beside):
+        values = np.array([one.measures.get(name, math.nan) for one in run.health])
+        known = np.isfinite(values)
+        if not known.any():
+            continue
+        if style == "--":  # one value, drawn as wide as the run even where there is one evaluation
+            level = values[known][-1]
+            begin, end = (0.0, max(steps[-1], 1.0)) if len(steps) == 1 else (steps[0], steps[-1])
+            yield Line(Series(np.array([begin, end]), np.array([level, level])), colour, style)
+        else:
+            yield Line(Series(steps[known], values[known]), colour, style)
+
+
+class HealthTable(NamedTuple):
+    """The last value of each measure beside the random encoder's, two columns a run."""
+
+    runs: list[tuple[str, str, int]]
+    """Name, colour, step."""
+    rows: list[tuple[str, list[tuple[str, str]]]]
+
+
+def _health_table(runs: Sequence[Labelled]) -> HealthTable | None:
+    evaluated = [(name, colour, run.health[-1]) for name, colour, run in runs if run.health]
+    found = {key.removeprefix(RANDOM) for _, _, last in evaluated for key in last.measures}
+    if not found:
+        return None
+    rows = [
+        (
+            _health_title(key),
+            [
+                tuple(significant(last.measures.get(name, math.nan)) for name in (key, RANDOM + key))
+                for _, _, last in evaluated
+            ],
+        )
+        for key in sorted(found, key=lambda key: (_health_place(key), key))
+    ]
+    return HealthTable([(name, colour, last.step) for name, colour, last in evaluated], rows)  # type: ignore[arg-type]
+
+
+def _health_title(key: str) -> str:
+    own = {"loss": "Training loss", MEAN_LOSS: "Loss of predicting the mean"}
+    return own.get(key) or (HEALTH[key].title if key in HEALTH else key.replace("_", " "))
+
+
+def _results(run: RunData) -> probe.Results:
+    if run.results is None:
+        raise ValueError(
+            run.problems.get(
+                "results.json",
+                "It holds no results.json: a probe is a run of its own (objective: probe) and has a folder of its own.",
+            )
+        )
+    return probe.parse_results(run.results)
+
+
+class ProbePart(NamedTuple):
+    """What a run scored on a test set, label by label and group by group."""
+
+    run: str
+    colour: str
+    table: probe.Table
+    positives: bool
+    """Whether the labels have a number of positives."""
+    forest: tuple[Markup, str] | None
+    labels: list[tuple[str, probe.ScoreTable]]
+    groups: list[tuple[str, probe.ScoreTable]]
+    skipped: list[str]
+    gap: str
+
+
+class ProbeTest(NamedTuple):
+    """A test set, with what each run scored on it."""
+
+    name: str
+    macro: probe.ScoreTable
+    differences: probe.ScoreTable
+    more: list[tuple[str, probe.ScoreTable]]
+    """What does not fit the width of a page, with titles."""
+    level: float
+    parts: list[ProbePart]
+
+
+def _probe_tests(probes: Sequence[RunPart]) -> list[ProbeTest]:
+    """Test sets by name, each with all runs that were scored on it."""
+    scored = [part for part in probes if part.content is not None]
+    tests = []
+    for name in dict.fromkeys(name for part in scored for name in part.content.tests):
+        here = [part for part in scored if name in part.content.tests]
+        tables = {part.run: part.content.tests[name] for part in here}
+        level = here[0].content.bootstrap.level
+        parts = [_probe_part(part, part.content.tests[name]) for part in here]
+        macro, differences = probe.average_table(tables), probe.difference_table(tables)
+        tests.append(ProbeTest(name, macro, differences, _more(tables, macro, differences), level, parts))
+    return tests
+
+
+def _more(
+    tables: dict[str, probe.Table], macro: probe.ScoreTable, differences: probe.ScoreTable
+) -> list[tuple[str, probe.ScoreTable]]:
+    """Tables with every metric where the page's own leave some out, and micro averages."""
+    whole = probe.average_table(tables, most=None), probe.difference_table(tables, most=None)
+    titles = ("Averages over the labels", "Differences of these averages")
+    found = [
+        (title, table)
+        for title, table, seen in zip(titles, whole, (macro, differences), strict=True)
+        if len(table.columns) > len(seen.columns)
+    ]
+    micro = probe.average_table(tables, "micro", most=None)
+    return [*found, ("All records and labels pooled (micro)", micro)] if micro.columns else found
+
+
+def _probe_part(part: RunPart, table: probe.Table) -> ProbePart:
+    return ProbePart(
+        run=part.run,
+        colour=part.colour,
+        table=table,
+        positives=bool(table.positives),
+        forest=probe.forest_of(table),
+        labels=probe.label_tables(table),
+        groups=[(name, probe.group_table(groups)) for name, groups in table.groups.items()],
+        skipped=probe.skipped_words(table),
+        gap=probe.gap_sentence(table.gap_closed) if table.gap_closed else "",
+    )
+
+
+def _maps(run: RunData) -> list[Panel]:
+    """Maps of the embeddings, one for each of the most frequent labels."""
+    embeddings = run.embeddings
+    if embeddings is None:
+        raise ValueError(run.problems.get("embeddings.npz", "It has no embeddings.npz."))
+    planes = {
+        name: plane
+        for name, features in (("pre-trained", embeddings.features_NF), ("random init", embeddings.random_NF))
+        if features is not None and (plane := principal_plane(features)) is not None
+    }
+    if not planes:
+        raise ValueError("The features do not vary: there is nothing to map.")
+    return [
+        Panel(embedding_map(title, planes, positive_N), caption) for title, caption, positive_N in _labels(embeddings)
+    ]
+
+
+def _labels(embeddings: Embeddings) -> Iterator[tuple[str, str, Any]]:
+    """Title, caption and positives of the most frequent labels; one map without colours where there is no label."""
+    positive_NK = embeddings.labels_NK > 0.5
+    order = np.argsort(-positive_NK.sum(0), kind="stable")[:MAP_LABELS]
+    total = len(embeddings.features_NF)
+    if not positive_NK.any():
+        yield "no label", f"{total:,} records without labels", np.zeros(total, np.bool_)
+    for place in order.tolist():
+        count = int(positive_NK[:, place].sum())
+        name = embeddings.label_names[place]
+        if count:
+            yield name, f"{name}: {count:,} of {total:,}", positive_NK[:, place]
