@@ -1,10 +1,13 @@
 # make test: environment, lint, types, every test but the slow and gpu ones. Needs Python >= 3.11 and nothing else.
 # make demo: environment, simulated cohort, shards, pre-training, probe, report; minutes. Stopped, it goes on where it was.
+#   DEVICES="cuda:0 cuda:1"; DEMO=folder; COHORT="--patients 60" and TRAINING="optimization.steps=20" make it smaller.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DEVICES ?=
+COHORT ?=
+TRAINING ?=
 TRAIN = $(BIN)/python main.py $(if $(DEVICES),--devices $(DEVICES))
 
 .PHONY: test demo install lint types tests clean
@@ -29,13 +32,14 @@ tests: install
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 demo: $(DEMO)/shards/index.json
-	$(TRAIN) --fname configs/jepa/ecg_demo.yaml --set data.root=$(DEMO)/shards logging.folder=$(DEMO)/pretrain
+	$(TRAIN) --fname configs/jepa/ecg_demo.yaml \
+		--set data.root=$(DEMO)/shards logging.folder=$(DEMO)/pretrain $(TRAINING)
 	$(TRAIN) --fname configs/probe/ecg_demo.yaml --set init_from=$(DEMO)/pretrain data.root=$(DEMO)/shards \
 		rows.scores.oracle=$(DEMO)/cohort/oracle.csv logging.folder=$(DEMO)/probe
 	@$(BIN)/python -m tools.report $(DEMO)/pretrain $(DEMO)/probe --output $(DEMO)/report.html
 
 $(DEMO)/cohort/cohort.json: | install
-	$(BIN)/python -m tools.simulate ecg --output $(DEMO)/cohort
+	$(BIN)/python -m tools.simulate ecg --output $(DEMO)/cohort $(COHORT)
 
 $(DEMO)/shards/index.json: $(DEMO)/cohort/cohort.json
 	$(BIN)/python -m tools.build_shards ecg --input $(DEMO)/cohort/ecg.npy --table $(DEMO)/cohort/records.csv \

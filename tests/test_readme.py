@@ -24,6 +24,11 @@ SHORT = (
     " --set optimization.epochs=null optimization.steps={} optimization.warmup_epochs=null"
     " optimization.warmup_steps=null checkpoint.every=2"
 )
+SMALL_DEMO = (
+    " -o install BIN={} DEVICES='cpu cpu' COHORT='--patients 60' TRAINING='optimization.steps=4"
+    " optimization.warmup_steps=null'"
+)
+"""The environment is there already, and the rest is smaller."""
 LONG_CONFIGS = ("ecg_mitdb_small", "ecg_ptbxl_small")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 KILL = re.compile(r"timeout -s KILL \d+ ")
@@ -57,7 +62,8 @@ def copy_of_the_repository(folder):
     """The files of the repository alone, as a clone would have them."""
     for name in ("src", "ssls", "tools", "configs", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "main.py", folder)
+    for name in ("main.py", "Makefile"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
@@ -115,9 +121,15 @@ def test_the_commands_run_in_their_order(tmp_path, medssl_data):
     shell = Shell(copy_of_the_repository(tmp_path / "medssl"), medssl_data)
     ran = []
     for command in commands():
-        if command.startswith(("make", "export")):  # `make test` is what runs this
+        if command.startswith(("make test", "export")):  # `make test` is what runs this
             continue
-        if any(name in command for name in LONG_CONFIGS) and "main.py" in command and "--check" not in command:
+        if command == "make demo":
+            out = shell.run(command + SMALL_DEMO.format(Path(sys.executable).parent))
+            assert (shell.folder / out.splitlines()[-1].split(" ")[-1]).is_file()
+            assert "<html" in (shell.folder / "demo" / "report.html").read_text()
+            continue
+        trains = "main.py" in command and "configs/probe" not in command and "--check" not in command
+        if trains and any(name in command for name in LONG_CONFIGS):
             command += SHORT.format(12 if "ptbxl" in command else 8)
         if KILL.match(command):
             shell.kill_after_a_checkpoint(command, run_folder(shell, command))
@@ -128,7 +140,7 @@ def test_the_commands_run_in_their_order(tmp_path, medssl_data):
                 steps = [record["step"] for record in metrics(run_folder(shell, command))]
                 assert steps == sorted(set(steps)) and steps[-1] == 11
         ran.append(command)
-    assert sum("main.py" in command for command in ran) == 5
+    assert sum("main.py" in command for command in ran) == 7
     assert sum("build_shards" in command for command in ran) == 3
     for code in blocks("python"):
         subprocess.run([sys.executable, "-c", code], cwd=shell.folder, check=True, capture_output=True, timeout=60)
@@ -154,7 +166,7 @@ def test_ptbxl_is_built_trained_killed_and_resumed_by_the_commands_as_they_stand
     losses = [record["loss"] for record in metrics(folder)]
     assert losses[-1] < 0.6 * losses[0]
     with Shards(shell.folder / "shards" / "ptbxl500", "val", STANDARD_LEADS) as shards:
-        assert variance_between_samples(folder / "encoder", shards, clip=10.0) > 0.5
+        assert variance_between_samples(folder / "encoder", shards) > 0.5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

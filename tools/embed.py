@@ -22,6 +22,7 @@ from tqdm import tqdm
 from src.data.sample import Sample
 from src.data.shards import Shards
 from src.evaluation.encoder import Encoder, load_encoder
+from src.run.launch import parse_devices
 
 FEATURES, RECORDS = "features.npy", "records.parquet"
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words.batch_size < 1 or (words.windows is not None and words.windows < 1):
             raise ValueError("--batch-size and --windows must be 1 or more")
-        encoder = load_encoder(words.encoder).to(torch.device(words.device))
+        encoder = load_encoder(words.encoder).to(torch.device(parse_devices([words.device])[0]))
         shards = Shards(words.shards, words.split, encoder.preprocessing.leads)
         embed(encoder, shards, words.output, words.pool, words.windows, words.batch_size)
     except (ValueError, RuntimeError) as error:

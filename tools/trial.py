@@ -2,6 +2,7 @@
 
 python -m tools.trial mitdb --output DIR       heartbeats of MIT-BIH: five seeds, DS1 -> DS2
 python -m tools.trial ptbxl500 --output DIR    500 records of PTB-XL: five folds, NORM or not
+python -m tools.trial alarm --output DIR       three ways to collapse, four healthy recipes, five seeds of each
 
 Each trains with main.py as a user would; a trial that was stopped goes on with the same command.
 """
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.trial_alarm import alarm
 from tools.trial_encoders import mitdb, ptbxl500
 
 DATA = "MEDSSL_DATA"
@@ -23,17 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a trial; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.trial", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="TRIAL")
-    for run in (mitdb, ptbxl500):
+    for run in (mitdb, ptbxl500, alarm):
         verb = verbs.add_parser(run.__name__, help=(run.__doc__ or "").split("\n")[0])
         verb.add_argument("--output", type=Path, required=True, help="folder of shards, runs and table.md")
         verb.add_argument("--devices", nargs="+", default=[], help="as of main.py")
-        verb.add_argument("--data", type=Path, default=Path(os.environ.get(DATA, "../shared/data")), help=f"or {DATA}")
-        verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the training")
-        verb.add_argument("--set-probe", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the probe")
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=run, data=None)
+        if run is not alarm:
+            usual = Path(os.environ.get(DATA, "../shared/data"))
+            verb.add_argument("--data", type=Path, default=usual, help=f"public records; default: {DATA}")
+            verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the training")
+            verb.add_argument("--set-probe", nargs="+", default=[], metavar="KEY=VALUE", help="and of the probe")
     words = parser.parse_args(arguments)
     try:
-        if not words.data.is_dir():
+        if words.data is not None and not words.data.is_dir():
             raise ValueError(f"{words.data} is no folder: name that of the public records with --data or {DATA}")
         table = words.run(words)
     except ValueError as error:

@@ -20,24 +20,27 @@ def alarms(record: Mapping[str, Any], share: float, advice: str) -> list[str]:
     0.006.
     """
     found = []
-    rank, random_rank = record.get("rankme"), record.get("random_init/rankme")
-    if rank is not None and random_rank is not None and not rank >= share * random_rank:
+    if (ranks := _pair(record, "rankme")) and not ranks[0] >= share * ranks[1]:
         found.append(
-            f"the effective rank of the features is {rank:.1f}, below {share:.0%} of the random encoder's "
-            f"{random_rank:.1f}"
+            f"the effective rank of the features is {ranks[0]:.1f}, below {share:.0%} of the random encoder's "
+            f"{ranks[1]:.1f}"
         )
-    probe, random_probe = record.get("probe_auroc"), record.get("random_init/probe_auroc")
-    measured = probe is not None and random_probe is not None and random_probe >= CHANCE + LEAST_EXCESS
-    if measured and not probe >= CHANCE + share * (random_probe - CHANCE):
+    probes = _pair(record, "probe_auroc")
+    if probes and probes[1] >= CHANCE + LEAST_EXCESS and not probes[0] >= CHANCE + share * (probes[1] - CHANCE):
         found.append(
-            f"the probe's AUROC is {probe:.3f}, its distance from {CHANCE} below {share:.0%} of that of the random "
-            f"encoder's {random_probe:.3f}"
+            f"the probe's AUROC is {probes[0]:.3f}, its distance from {CHANCE} below {share:.0%} of that of the random "
+            f"encoder's {probes[1]:.3f}"
         )
-    loss, random_loss = record.get("mean_loss"), record.get("random_init/mean_loss")
-    if loss is not None and random_loss is not None and not loss >= share * random_loss:
+    if (losses := _pair(record, "mean_loss")) and not losses[0] >= share * losses[1]:
         found.append(
-            f"predicting the mean of the features would have a loss of {loss:.4f}, below {share:.0%} of the random "
-            f"encoder's {random_loss:.4f}"
+            f"predicting the mean of the features would have a loss of {losses[0]:.4f}, below {share:.0%} of the "
+            f"random encoder's {losses[1]:.4f}"
         )
     reasons = "; ".join(found)
     return [f"the representation is collapsing: {reasons}{f'; {advice}' if advice else ''}"] if found else []
+
+
+def _pair(record: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """A measure and the random encoder's, if both were taken."""
+    value, at_random = record.get(name), record.get(f"random_init/{name}")
+    return None if value is None or at_random is None else (value, at_random)

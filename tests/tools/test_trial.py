@@ -1,0 +1,62 @@
+"""The short form of `python -m tools.trial alarm`, and what the other trials compute from finished runs."""
+
+import csv
+import re
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tools import trial, trial_encoders
+from tools.trial_alarm import COLLAPSING, HEALTHY, markdown, outcomes_of
+
+STEPS = 100
+SHARE = 0.5
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(600)
+def test_the_alarm_fires_where_a_representation_collapses_and_only_there(tmp_path):
+    found = list(outcomes_of(tmp_path, {"as shipped": HEALTHY["as shipped"], **COLLAPSING}, [0], STEPS))
+    told = markdown(found)
+    for outcome in found:
+        assert (outcome.fired is not None) == outcome.fell(SHARE), told
+        assert outcome.fell(SHARE) == (outcome.name in COLLAPSING), told
+
+
+SHORT = ["optimization.steps=2", "optimization.warmup_steps=null", "evaluation.samples=100"]
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.timeout(600)
+def test_ptbxl500_scores_every_record_once_by_an_encoder_that_has_not_seen_its_patient(
+    tmp_path, medssl_data, monkeypatch
+):
+    monkeypatch.setattr(trial_encoders, "FOLDS", 2)
+    monkeypatch.setattr(trial_encoders, "SHUFFLES", 2)
+    words = Namespace(output=tmp_path, data=medssl_data, devices=["cpu"], set=SHORT, set_probe=["scores.draws=50"])
+    table = trial_encoders.ptbxl500(words)
+    lines = [
+        line
+        for fold in range(2)
+        for line in csv.DictReader((tmp_path / f"fold-{fold}/probe/predictions/fold/pretrained.0.csv").open())
+    ]
+    assert len({line["id"] for line in lines}) == len(lines) == 500
+    assert sum(float(line["true NORM"]) for line in lines) == 297
+    for fold in range(2):
+        rows = list(csv.DictReader((tmp_path / f"fold-{fold}/records.csv").open()))
+        patients = {split: {row["patient"] for row in rows if row["split"] == split} for split in ("train", "test")}
+        assert not patients["train"] & patients["test"] and len(patients["test"]) > 200
+    pooled = roc_auc_score([float(line["true NORM"]) for line in lines], [float(line["NORM"]) for line in lines])
+    assert f"| pretrained | {pooled:.4f} [" in table
+    floors = [float(value) for value in re.findall(r"\d\.\d{4}", table.split("\n")[-2])]
+    assert len(floors) == 3 and abs(floors[0] - np.mean(floors[1:])) < 1e-4 and min(floors) > 0.75
+    assert (tmp_path / "table.md").read_text() == table
+    assert trial_encoders.ptbxl500(words) == table, "a finished trial is read, not run again"
+
+
+def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
+    assert trial.main(["mitdb", "--output", str(tmp_path / "out"), "--data", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'} is no folder: ")
