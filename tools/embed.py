@@ -41,8 +41,8 @@ def embed(encoder: Encoder, shards: Shards, output: Path, pool: Any, windows: in
     _check_rate(encoder, shards)
     output.mkdir(parents=True, exist_ok=True)
     found, rows = [], []
-    for start in tqdm(range(0, len(shards), batch_size), unit="batch", disable=not sys.stderr.isatty()):
-        samples = shards.read(np.arange(start, min(start + batch_size, len(shards))))
+    calls = -(-len(shards) // batch_size)
+    for samples in tqdm(shards.batches(size=batch_size), total=calls, unit="batch", disable=not sys.stderr.isatty()):
         found.append(encoder.embed_samples(samples, pool, windows))
         rows += [_row(sample, shards.label_names) for sample in samples]
     np.save(output / FEATURES, np.concatenate(found))

@@ -143,6 +143,12 @@ class Shards:
                 found[place] = self._read(shard, row)
         return found
 
+    def batches(self, samples: NDArray[np.int64] | None = None, size: int = 512) -> Iterator[list[Sample]]:
+        """Samples, or all of the split, in order and `size` at a time, so that few are in memory."""
+        samples = np.arange(len(self)) if samples is None else samples
+        for start in range(0, len(samples), size):
+            yield self.read(samples[start : start + size])
+
     def _read(self, shard: _OpenShard, row: Row) -> Sample:
         extent = shard.pread(row.size, row.start)
         if len(extent) != row.size or zlib.crc32(extent) != row.crc32:

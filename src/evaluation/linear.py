@@ -1,9 +1,7 @@
 """Linear heads on frozen features: logistic, softmax and ridge regression, and the choice of their regularisation.
 
 The convex problems are those of scikit-learn with C = 1 / (records * l2), solved to the optimum, so that a score is a
-property of the features and never of a learning rate. All labels are solved together by Newton's method with conjugate
-gradients: in the principal axes of the features the curvature of every label is close to diagonal, which preconditions
-it, and each product with the data serves all labels at once.
+property of the features and never of a learning rate (src/evaluation/newton.py).
 """
 
 # N records, F features, K labels, classes or targets; R principal axes, S = R + 1 with the bias last;
@@ -20,8 +18,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh, qr
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 
+from src.evaluation.newton import Array, ClassProblem, LabelProblem, minimise
 from src.evaluation.representation import feature_std
 from src.metrics.classification import auroc
 from src.metrics.regression import r2
@@ -29,7 +28,6 @@ from src.randomness import derive_seed
 
 Task = Literal["multilabel", "multiclass", "regression"]
 Criterion = Literal["auroc", "balanced_accuracy", "r2"]
-Array = NDArray[np.float64]
 
 CRITERIA: dict[Task, tuple[Criterion, ...]] = {
     "multilabel": ("auroc",),
@@ -37,14 +35,6 @@ CRITERIA: dict[Task, tuple[Criterion, ...]] = {
     "regression": ("r2",),
 }
 """What may choose l2 in each task, the default first."""
-
-TOLERANCE = 1e-8
-"""Norm of each label's gradient at which it is solved; weights are then within TOLERANCE / l2 of the optimum."""
-
-NEWTON_STEPS = 100
-CONJUGATE_STEPS = 1000
-HALVINGS = 30
-FLOOR = 1e-10  # of curvature in the preconditioner, where a bias has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,72 +291,6 @@ def _ridge(rows_NS: Array, targets_NK: Array, l2: float) -> Array:
 # Logistic and softmax
 
 
-@dataclass(frozen=True, eq=False)
-class _Labels:
-    """Log loss of labels, B = K separate problems; weights [N, K] are 0 where a label is unknown."""
-
-    weights: Array
-    truth_NK: Array
-
-    def losses(self, logits_NK: Array) -> Array:
-        """Weighted loss of each problem, [B]."""
-        softplus_NK = np.maximum(logits_NK, 0.0) + np.log1p(np.exp(-np.abs(logits_NK)))
-        return (self.weights * (softplus_NK - self.truth_NK * logits_NK)).sum(0)
-
-    def probabilities(self, logits_NK: Array) -> Array:
-        """[N, K], whose weighted difference from the truth is the gradient."""
-        return expit(logits_NK)
-
-    def curvature(self, probabilities_NK: Array, change_NK: Array) -> Array:
-        """The second derivative's product with a change of the logits, [N, K]."""
-        return self.weights * probabilities_NK * (1.0 - probabilities_NK) * change_NK
-
-    def mean_curvature(self, probabilities_NK: Array) -> tuple[Array, Array | None]:
-        """The curvature summed over records: its eigenvalues [K] and eigenvectors [K, K], None where it is diagonal."""
-        return (self.weights * probabilities_NK * (1.0 - probabilities_NK)).sum(0), None
-
-    def inner(self, left: Array, right: Array) -> Array:
-        """The inner product of each problem, [B]."""
-        return (left * right).sum(0)
-
-    def take(self, keep_B: NDArray[np.bool_]) -> _Labels:
-        """Some of the problems."""
-        return _Labels(self.weights[:, keep_B], self.truth_NK[:, keep_B])
-
-
-@dataclass(frozen=True, eq=False)
-class _Classes:
-    """Softmax cross-entropy of classes, with the methods of `_Labels` for B = 1 joint problem; weights [N, 1]."""
-
-    weights: Array
-    truth_NK: Array
-
-    def losses(self, logits_NK: Array) -> Array:
-        return -(self.weights * self.truth_NK * log_softmax(logits_NK, axis=1)).sum(keepdims=True)[0]
-
-    def probabilities(self, logits_NK: Array) -> Array:
-        return softmax(logits_NK, axis=1)
-
-    def curvature(self, probabilities_NK: Array, change_NK: Array) -> Array:
-        mean_N1 = (probabilities_NK * change_NK).sum(1, keepdims=True)
-        return self.weights * probabilities_NK * (change_NK - mean_N1)
-
-    def mean_curvature(self, probabilities_NK: Array) -> tuple[Array, Array | None]:
-        weighted_NK = self.weights * probabilities_NK
-        values_K, vectors_KK = eigh(np.diag(weighted_NK.sum(0)) - weighted_NK.T @ probabilities_NK)
-        return values_K, vectors_KK
-
-    def inner(self, left: Array, right: Array) -> Array:
-        return (left * right).sum(keepdims=True)[0]
-
-    def take(self, keep_B: NDArray[np.bool_]) -> _Classes:
-        assert keep_B.all(), "classes are one joint problem"
-        return self
-
-
-_Problem = _Labels | _Classes
-
-
 def _fit_labels(
     design: _Design, targets_NK: Array, l2: float, start_SK: Array | None, balanced: bool
 ) -> tuple[Array, bool]:
@@ -387,7 +311,9 @@ def _fit_labels(
         weights_NK = weights_NK / (2.0 * rate_NK)
         fitted_SK[-1, both] = 0.0
     begin_SK = (fitted_SK if start_SK is None else start_SK)[:, both]
-    fitted_SK[:, both], converged = _minimise(design, _Labels(weights_NK, truth_NK[:, both]), l2, begin_SK)
+    fitted_SK[:, both], converged = minimise(
+        design.rows_NS, design.variance_S, LabelProblem(weights_NK, truth_NK[:, both]), l2, begin_SK
+    )
     return fitted_SK, converged
 
 
@@ -408,111 +334,10 @@ def _fit_classes(
         begin_SK[-1] = 0.0 if balanced else np.log(rate_K)
     else:
         begin_SK = start_SK[:, occur]
-    solved_SK, converged = _minimise(design, _Classes(weights_N1, truth_NK), l2, begin_SK)
+    solved_SK, converged = minimise(design.rows_NS, design.variance_S, ClassProblem(weights_N1, truth_NK), l2, begin_SK)
     solved_SK[-1] -= solved_SK[-1].mean()
     fitted_SK[:, occur] = solved_SK
     return fitted_SK, converged
-
-
-def _minimise(design: _Design, problem: _Problem, l2: float, start_SK: Array) -> tuple[Array, bool]:
-    """Newton's method with halved steps, each problem with its own step, and whether all gradients vanished.
-
-    A label that is solved leaves the products with the data, which halves the time of 71 labels or better.
-    """
-    rows_NS, fitted_SK = design.rows_NS, start_SK.copy()
-    penalty_S1 = np.append(np.full(rows_NS.shape[1] - 1, l2), 0.0)[:, None]
-    columns, now_SK, logits_NK = np.arange(start_SK.shape[1]), start_SK, rows_NS @ start_SK
-    for _ in range(NEWTON_STEPS):
-        probabilities_NK = problem.probabilities(logits_NK)
-        gradient_SK = rows_NS.T @ (problem.weights * (probabilities_NK - problem.truth_NK)) + penalty_S1 * now_SK
-        norm_B = np.sqrt(problem.inner(gradient_SK, gradient_SK))
-        open_B = norm_B > TOLERANCE
-        if not open_B.any():
-            return fitted_SK, True
-        if not open_B.all():
-            columns, norm_B, problem = columns[open_B], norm_B[open_B], problem.take(open_B)
-            now_SK, gradient_SK = now_SK[:, open_B], gradient_SK[:, open_B]
-            logits_NK, probabilities_NK = logits_NK[:, open_B], probabilities_NK[:, open_B]
-        step_SK = _newton_step(design, problem, penalty_S1, probabilities_NK, gradient_SK, norm_B)
-        change_NK = rows_NS @ step_SK
-        share_B = _step_share(problem, penalty_S1, logits_NK, change_NK, now_SK, step_SK, gradient_SK)
-        now_SK, logits_NK = now_SK + share_B * step_SK, logits_NK + share_B * change_NK
-        fitted_SK[:, columns] = now_SK
-    return fitted_SK, False
-
-
-def _newton_step(
-    design: _Design, problem: _Problem, penalty_S1: Array, probabilities_NK: Array, gradient_SK: Array, norm_B: Array
-) -> Array:
-    """The step that solves Hessian * step = -gradient by conjugate gradients.
-
-    The preconditioner is the Hessian if every record had the mean curvature: diagonal on principal axes. Classes share
-    a direction without curvature and so need its eigenvectors: 5 classes on 256 features at l2 1e-4 take 49 products
-    with the Hessian, and 1,759 where the diagonal alone preconditions it. A step is the more exact the smaller the
-    gradient is, for superlinear convergence, and no more exact than `TOLERANCE` asks.
-    """
-    rows_NS, step_SK = design.rows_NS, np.zeros_like(gradient_SK)
-    spread_K, turn_KK = problem.mean_curvature(probabilities_NK)
-    diagonal_SK = np.maximum(spread_K * design.variance_S[:, None] + penalty_S1, FLOOR)
-    residual_SK = -gradient_SK
-    direction_SK = _scaled(residual_SK, diagonal_SK, turn_KK)
-    size_B = problem.inner(residual_SK, direction_SK)
-    enough_B = size_B * np.minimum(0.1, np.sqrt(norm_B)) ** 2
-    columns = np.arange(gradient_SK.shape[1])
-    for _ in range(CONJUGATE_STEPS):
-        curved_NK = problem.curvature(probabilities_NK, rows_NS @ direction_SK)
-        curved_SK = rows_NS.T @ curved_NK + penalty_S1 * direction_SK
-        length_B = _ratio(size_B, problem.inner(direction_SK, curved_SK))
-        step_SK[:, columns] += length_B * direction_SK
-        residual_SK = residual_SK - length_B * curved_SK
-        scaled_SK = _scaled(residual_SK, diagonal_SK, turn_KK)
-        size_B, before_B = problem.inner(residual_SK, scaled_SK), size_B
-        direction_SK = scaled_SK + _ratio(size_B, before_B) * direction_SK
-        open_B = (size_B > enough_B) & (problem.inner(residual_SK, residual_SK) > (TOLERANCE / 4.0) ** 2)
-        if not open_B.any():
-            break
-        if not open_B.all():
-            columns, problem, probabilities_NK = columns[open_B], problem.take(open_B), probabilities_NK[:, open_B]
-            residual_SK, direction_SK = residual_SK[:, open_B], direction_SK[:, open_B]
-            diagonal_SK, size_B, enough_B = diagonal_SK[:, open_B], size_B[open_B], enough_B[open_B]
-    return step_SK
-
-
-def _scaled(residual_SK: Array, diagonal_SK: Array, turn_KK: Array | None) -> Array:
-    """The preconditioner's inverse times the residual."""
-    return residual_SK / diagonal_SK if turn_KK is None else residual_SK @ turn_KK / diagonal_SK @ turn_KK.T
-
-
-def _ratio(above_B: Array, below_B: Array) -> Array:
-    """above / below, 0 where the denominator is."""
-    return np.divide(above_B, below_B, out=np.zeros_like(above_B), where=below_B > 0.0)
-
-
-def _step_share(
-    problem: _Problem,
-    penalty_S1: Array,
-    logits_NK: Array,
-    change_NK: Array,
-    fitted_SK: Array,
-    step_SK: Array,
-    gradient_SK: Array,
-) -> Array:
-    """The largest of 1, 1/2, 1/4 ... of each problem's step that lowers its loss enough (Armijo), up to rounding."""
-
-    def objective(share_B: Array) -> Array:
-        moved_SK = fitted_SK + share_B * step_SK
-        return problem.losses(logits_NK + share_B * change_NK) + 0.5 * problem.inner(penalty_S1 * moved_SK, moved_SK)
-
-    slope_B = problem.inner(gradient_SK, step_SK)
-    share_B = np.ones_like(slope_B)
-    now_B = objective(np.zeros_like(slope_B))
-    rounding_B = 1e-14 * np.maximum(1.0, np.abs(now_B))
-    for _ in range(HALVINGS):
-        short_B = objective(share_B) > now_B + 1e-4 * share_B * slope_B + rounding_B
-        if not short_B.any():
-            break
-        share_B = np.where(short_B, share_B / 2.0, share_B)
-    return share_B
 
 
 # The choice of l2

@@ -13,7 +13,6 @@ from src.data.shards import Shards
 
 Raw = Literal["amplitudes", "samples"]
 QUANTILES = (0.05, 0.95)
-READ = 512
 
 
 def raw_features(shards: Shards, samples_N: NDArray[np.int64], kind: Raw) -> NDArray[np.float32]:
@@ -29,11 +28,7 @@ def raw_features(shards: Shards, samples_N: NDArray[np.int64], kind: Raw) -> NDA
             f"to amplitudes"
         )
     of_record = amplitudes if kind == "amplitudes" else np.ravel
-    found = [
-        of_record(sample["ecg"])
-        for start in range(0, len(samples_N), READ)
-        for sample in shards.read(samples_N[start : start + READ])
-    ]
+    found = [of_record(sample["ecg"]) for batch in shards.batches(samples_N) for sample in batch]
     return np.stack(found).astype(np.float32)
 
 

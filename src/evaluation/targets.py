@@ -17,9 +17,6 @@ from src.data.sample import Sample
 from src.data.shards import Shards
 from src.evaluation.linear import Task
 
-READ = 512
-"""Records read at a time."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -87,7 +84,7 @@ def column_target(shards: Shards, column: str, task: Task | None) -> Target:
     Raises:
         ValueError: no record has it, or its values do not fit the task.
     """
-    values = [meta.get(column) for meta in _metadata(shards)]
+    values = [sample["meta"].get(column) for batch in shards.batches() for sample in batch]
     known = [value for value in values if not _missing(value)]
     if not known:
         raise ValueError(f"target.column: no record of split {shards.split} in {shards.root} has {column} in its json")
@@ -111,8 +108,8 @@ def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
     """
     places = _places(shards, target) if target.column is None else []
     keys, ids, patients, truth, found = [], [], [], [], []
-    for start in range(0, len(shards), READ):
-        for sample in shards.read(np.arange(start, min(start + READ, len(shards)))):
+    for batch in shards.batches():
+        for sample in batch:
             meta = sample["meta"]
             keys.append(sample["key"])
             ids.append(str(meta.get("id", sample["key"])))
@@ -159,13 +156,6 @@ def _truth(sample: Sample, target: Target, places: list[int]) -> list[float]:
         return [float(value) if isinstance(value, int | float) and not _missing(value) else math.nan]
     found = [float(not _missing(value) and _word(value) == name) for name in target.names]
     return found if sum(found) else [math.nan] * len(found)
-
-
-def _metadata(shards: Shards) -> list[dict[str, Any]]:
-    starts = range(0, len(shards), READ)
-    return [
-        sample["meta"] for start in starts for sample in shards.read(np.arange(start, min(start + READ, len(shards))))
-    ]
 
 
 def _word(value: Any) -> str:

@@ -83,7 +83,7 @@ def key_column(path: Path) -> str:
         ValueError: the file can't be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it, and everybody else
             return next(csv.reader(file), [""])[0]
     except OSError as error:
         raise ValueError(f"rows.scores: {path} can't be read ({error.strerror})") from None
@@ -98,7 +98,7 @@ def read_scores(path: Path, cases: Mapping[str, Cases], target: Target) -> dict[
         ValueError: a column or a record of a test set is missing, or a value is no number.
     """
     key = key_column(path)
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
     for column in target.names:
         if not lines or column not in lines[0]:

@@ -23,7 +23,7 @@ def test_real_beats_train_from_the_command_line_alone_and_do_not_collapse(medssl
     losses = [record["loss"] for record in metrics(tmp_path / "run")]
     assert losses[-1] < 0.6 * losses[0]
     with Shards(tmp_path / "shards", "test", ("ECG1", "ECG2")) as shards:
-        assert variance_between_samples(tmp_path / "run" / "encoder", shards, clip=5.0) > 0.5
+        assert variance_between_samples(tmp_path / "run" / "encoder", shards) > 0.5
 
 
 @pytest.mark.gpu
