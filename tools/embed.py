@@ -93,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", choices=("mean", "mean+std", "mean+max", "tokens"), default="mean")
     parser.add_argument("--windows", type=int, help="windows of each record; without, so many as cover it")
     parser.add_argument("--batch-size", type=int, default=64, help="records read at a time")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
+    parser.add_argument("--devices", default="cpu", help="cpu or cuda:0")
     words = parser.parse_args(arguments)
     try:
         if words.batch_size < 1 or (words.windows is not None and words.windows < 1):
             raise ValueError("--batch-size and --windows must be 1 or more")
-        encoder = load_encoder(words.encoder).to(torch.device(parse_devices([words.device])[0]))
+        encoder = load_encoder(words.encoder).to(torch.device(parse_devices([words.devices])[0]))
         shards = Shards(words.shards, words.split, encoder.preprocessing.leads)
         embed(encoder, shards, words.output, words.pool, words.windows, words.batch_size)
     except (ValueError, RuntimeError) as error:

@@ -82,6 +82,8 @@ class ReplicatedEngine:
     def __call__(self, batch: Batch, mode: str) -> Any:
         # DDP's wrapper arms its reducer for a backward; without one to come, the bare objective is called.
         module = self.module if mode == "train" and torch.is_grad_enabled() else self.objective
+        if self.objective.training != (mode == "train"):
+            self.objective.train(mode == "train")
         with autocast(self.config, self.ranks.device):
             return module(to_device(batch, self.ranks.device), mode=mode)
 

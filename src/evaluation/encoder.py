@@ -8,6 +8,7 @@ features = encoder.embed(ecgs)          # [B, C, T] in mV at encoder.preprocessi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,13 @@ class Encoder(nn.Module):
         """Tokens [B, L, D] of windows that went through `preprocessing`."""
         tokens: Tensor = self.network(ecg_BCT)
         return tokens
+
+    def sha256(self) -> str:
+        """Of the weights by name, the config and the preprocessing: what makes its features what they are."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode() + self.preprocessing.model_dump_json().encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def embed(
         self,

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.data.shards import Sample, Shards
-from src.distributed.ranks import Ranks, sum_over_ranks
+from src.distributed.ranks import Ranks, gather_objects, sum_over_ranks
 from src.transforms.preprocessing import Preprocessing
 
+MOST_WINDOWS = 512
+"""Windows in one forward, however many a record has."""
 Pool = Literal["mean", "mean+std", "mean+max", "tokens"]
 
 
@@ -67,7 +69,8 @@ def average_windows(pooled_VF: NDArray[np.float32], windows_BWCT: list[NDArray[n
 def embed(door: Door, records: Records, pool: Pool, batch_size: int, ranks: Ranks) -> NDArray[np.float32]:
     """Features [N, F] of the records, on every rank; of several windows the mean of theirs.
 
-    Every rank makes the same number of calls, each with `batch_size` records or fewer: short shares are padded.
+    Every rank makes the same number of calls, each with `batch_size` records and 512 windows or fewer: short shares are
+    padded.
 
     Raises:
         ValueError: a record that does not fit the encoder, named.
@@ -75,8 +78,9 @@ def embed(door: Door, records: Records, pool: Pool, batch_size: int, ranks: Rank
     found = []
     for samples in _calls(records, batch_size, ranks):
         windows_BWCT = [records.windows_of(sample) for sample in samples]
-        tokens = door({"ecg": torch.from_numpy(np.concatenate(windows_BWCT))}, mode="embed")["tokens"]
-        found.append(average_windows(pool_tokens(tokens, pool).cpu().numpy(), windows_BWCT))
+        windows_VCT = torch.from_numpy(np.concatenate(windows_BWCT))
+        pooled = [pool_tokens(door({"ecg": part}, mode="embed")["tokens"], pool) for part in _parts(windows_VCT)]
+        found.append(average_windows(torch.cat(pooled)[: len(windows_VCT)].cpu().numpy(), windows_BWCT))
     return _of_all_ranks(np.concatenate(found), len(records), ranks)
 
 
@@ -97,6 +101,12 @@ def _calls(records: Records, batch_size: int, ranks: Ranks) -> Iterator[list[Sam
     share = np.concatenate([share, np.repeat(records.samples_N[:1], longest - len(share))])
     for start in range(0, longest, batch_size):
         yield records.shards.read(share[start : start + batch_size])
+
+
+def _parts(windows_VCT: Tensor) -> list[Tensor]:
+    """Windows in forwards of MOST_WINDOWS or fewer: a day's record has 43,200 of 2 s. As many on every rank."""
+    parts = list(windows_VCT.split(MOST_WINDOWS))
+    return parts + [windows_VCT[:1]] * (max(gather_objects(len(parts))) - len(parts))
 
 
 def _of_all_ranks(share: NDArray[np.float32], count: int, ranks: Ranks) -> NDArray[np.float32]:

@@ -83,7 +83,7 @@ class Monitor:
             ""
             if held_out
             else (
-                f"evaluation.split: {data.root} has no split {config.split} beside {data.split}; the health of the "
+                f"evaluation.split: {data.root} has no split {config.split} other than data.split; the health of the "
                 f"representation is measured on {data.split}, without probe and kNN"
             )
         )

@@ -94,7 +94,7 @@ def column_target(shards: Shards, column: str, task: Task | None) -> Target:
         if not numeric:
             raise ValueError(f"target.column: {column} holds words such as {known[0]!r}: set target.task to multiclass")
         return Target(task, (column,), column)
-    classes = tuple(sorted({_word(value) for value in known}))
+    classes = tuple(sorted({as_word(value) for value in known}))
     if not 2 <= len(classes) <= 100:
         raise ValueError(f"target.column: {column} has {len(classes)} different values; classes are 2 to 100")
     return Target(task, classes, column)
@@ -154,12 +154,13 @@ def _truth(sample: Sample, target: Target, places: list[int]) -> list[float]:
     value = sample["meta"].get(target.column)
     if target.task == "regression":
         return [float(value) if isinstance(value, int | float) and not _missing(value) else math.nan]
-    found = [float(not _missing(value) and _word(value) == name) for name in target.names]
+    found = [float(not _missing(value) and as_word(value) == name) for name in target.names]
     return found if sum(found) else [math.nan] * len(found)
 
 
-def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def as_word(value: Any) -> str:
+    """A value of the metadata as a CSV would have it; 5.0 is 5."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _missing(value: Any) -> bool:

@@ -84,11 +84,7 @@ class TrainingRun(Run):
         """
         if not self.check:
             self.claim()
-        if monitor.every is not None:
-            if monitor.note:
-                self.say(f"warning: {monitor.note}")
-            monitor.baseline(engine)
-        start = self._restore(engine, loader)
+        start = self._restore(engine, loader, monitor)
         if self.check:
             yield from self._check_steps(loader, start)
             return
@@ -129,14 +125,19 @@ class TrainingRun(Run):
     def _due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self.total_steps
 
-    def _restore(self, engine: Engine, loader: Loader) -> int:
+    def _restore(self, engine: Engine, loader: Loader, monitor: Monitor) -> int:
         """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step.
 
-        Rank 0 finds and verifies, and all ranks load what it found: another run may be writing into init_from.
+        Before that, with the weights as they were drawn, the monitor takes its baseline, if any step is to come. Rank 0
+        finds and verifies, and all ranks load what it found: another run may be writing into init_from.
         """
         path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
-        if path is not None:
-            checkpoint = Checkpoint(path, read_manifest(path))
+        checkpoint = None if path is None else Checkpoint(path, read_manifest(path))
+        if monitor.every is not None and (checkpoint is None or checkpoint.manifest.step < self.total_steps):
+            if monitor.note:
+                self.say(f"warning: {monitor.note}")
+            monitor.baseline(engine)
+        if checkpoint is not None:
             engine.load(checkpoint)
             self.say(f"continuing from {path}")
             return checkpoint.manifest.step

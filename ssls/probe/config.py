@@ -92,6 +92,9 @@ class RowsConfig(Section):
     scores: dict[str, str] = {}
     """Scores of others by name: CSV files whose first column is id (key or id of a record) or a key of the metadata,
     and which have a column for each label."""
+    ceiling: str | None = None
+    """One of rows.scores: what could be reached. Which share of the way there from random_init the encoder has gone is
+    told as gap_closed."""
 
 
 class ScoresConfig(Section):
@@ -127,6 +130,13 @@ class Config(RunConfig):
         taken = {"pretrained", "random_init", "raw"} & set(self.rows.scores)
         if taken:
             raise ValueError(f"rows.scores: {', '.join(sorted(taken))} is the name of a row of its own; use another")
+        if self.rows.ceiling is not None and (self.rows.ceiling not in self.rows.scores or not self.rows.random_init):
+            raise ValueError(
+                f"rows.ceiling: {self.rows.ceiling} is no row of rows.scores, or rows.random_init is off; it needs both"
+            )
+        for name in self.scores.edges:
+            if name not in self.scores.groups:
+                raise ValueError(f"scores.edges.{name} cuts a column that scores.groups does not name; add it there")
         for key, names in (("rows.scores", self.rows.scores), ("data.tests", self.data.tests)):
             for name in names:
                 if not re.fullmatch(r"\w[\w.+ -]*", name):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from src.config.identity import first_difference
 from src.config.load import dump_config
-from src.evaluation.targets import Cases, Target
+from src.evaluation.encoder import Encoder
+from src.evaluation.targets import Cases, Target, as_word
 from src.files import replace_text
 from src.run.environment import environment
 from src.run.folder import Attempt
@@ -33,7 +34,7 @@ FREE = ("logging", "engine")
 Rows = Mapping[str, list[Fitted]]
 
 
-def claim(config: Config, run: Run, cases: Mapping[str, Cases]) -> None:
+def claim(config: Config, run: Run, cases: Mapping[str, Cases], encoders: Sequence[Encoder]) -> None:
     """Take the run folder, unless it holds another probe's results.
 
     Raises:
@@ -44,7 +45,7 @@ def claim(config: Config, run: Run, cases: Mapping[str, Cases]) -> None:
         return
     path = run.folder.root / "results.json"
     if path.exists():
-        difference = first_difference(json.loads(path.read_text())["identity"], identity(config, cases))
+        difference = first_difference(json.loads(path.read_text())["identity"], identity(config, cases, encoders))
         if difference is not None:
             key, before, after = difference
             raise ValueError(
@@ -62,18 +63,21 @@ def claim(config: Config, run: Run, cases: Mapping[str, Cases]) -> None:
             start=0,
             checkpoint_every=0,
             world_size=run.ranks.world_size,
-            identity=identity(config, cases),
+            identity=identity(config, cases, encoders),
             data_sha256=cases["train"].shards.sha256,
             environment=environment(),
         )
     )
 
 
-def identity(config: Config, cases: Mapping[str, Cases]) -> dict[str, Any]:
-    """What makes two probes the same: the config less what may change, and the data."""
+def identity(config: Config, cases: Mapping[str, Cases], encoders: Sequence[Encoder]) -> dict[str, Any]:
+    """What makes two probes the same: the config less what may change, the data and the encoders' weights."""
     tree = config.model_dump(mode="json")
     kept = {name: value for name, value in tree.items() if name not in FREE}
-    return kept | {"data_sha256": {name: of_split.shards.sha256 for name, of_split in cases.items()}}
+    return kept | {
+        "data_sha256": {name: of_split.shards.sha256 for name, of_split in cases.items()},
+        "weights_sha256": [encoder.sha256() for encoder in encoders],
+    }
 
 
 def key_column(path: Path) -> str:
@@ -110,7 +114,7 @@ def read_scores(path: Path, cases: Mapping[str, Cases], target: Target) -> dict[
     found = {}
     for name, of_split in cases.items():
         names = zip(of_split.keys, of_split.ids if key == "id" else of_split.columns[key], strict=True)
-        rows = [known.get(of_key, known.get(str(of_id))) for of_key, of_id in names]
+        rows = [known.get(of_key, known.get(as_word(of_id))) for of_key, of_id in names]
         missing = [of_key for of_key, row in zip(of_split.keys, rows, strict=True) if row is None]
         if not missing:
             found[name] = np.array(rows, np.float64)
@@ -127,6 +131,7 @@ def write_results(
     run: Run,
     target: Target,
     cases: Mapping[str, Cases],
+    encoders: Sequence[Encoder],
     features: Mapping[str, list[dict[str, NDArray[np.float32]]]],
     rows: Rows,
     tables: dict[str, dict[str, Any]],
@@ -143,13 +148,13 @@ def write_results(
     write_embeddings(run.folder.embeddings, cases[next(iter(tables))], target, features, next(iter(tables)))
     results = {
         "format": FORMAT,
-        "identity": identity(config, cases),
+        "identity": identity(config, cases, encoders),
         "task": target.task,
         "labels": list(target.names),
         "rows": [describe_row(config, name, of_row, features) for name, of_row in rows.items()],
         "bootstrap": {"draws": config.scores.draws, "level": config.scores.level, "seed": config.seed},
         "data": {
-            name: {"records": len(of_split), "patients": len(set(of_split.patients_N))}
+            name: {"records": len(of_split), "patients": len(set(of_split.patients_N))} | _positives(of_split, target)
             for name, of_split in cases.items()
             if name not in tables
         },
@@ -163,6 +168,13 @@ def write_results(
     for name, table in tables.items():
         run.say(show(name, table))
     run.say(f"finished; results.json, predictions/ and heads/ are in {root}")
+
+
+def _positives(cases: Cases, target: Target) -> dict[str, dict[str, int]]:
+    if target.task == "regression":
+        return {}
+    counts = (cases.truth_NK == 1).sum(0).tolist()
+    return {"positives": dict(zip(target.names, counts, strict=True))}
 
 
 def describe_row(

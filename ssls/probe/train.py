@@ -18,6 +18,7 @@ from src.evaluation.features import Records, embed
 from src.evaluation.linear import Task
 from src.evaluation.raw import raw_features
 from src.evaluation.targets import Cases, Target, column_target, label_target, read_cases
+from src.metrics.classification import two_classes
 from src.metrics.table import score_table
 from src.run.run import Run
 from ssls.probe.config import Config
@@ -37,16 +38,16 @@ def main(config: Config, run: Run) -> None:
     if run.check:
         run.say(f"check passed: {describe(config, target, cases)}; the run folder is untouched")
         return
-    claim(config, run, cases)
+    claim(config, run, cases, encoders)
     run.say(describe(config, target, cases))
     features = embed_all(config, run, encoders, cases)
     if run.ranks.first:
-        rows = {
-            name: [fit_head(of_one, cases, target, config.head, config.seed) for of_one in of_row]
-            for name, of_row in features.items()
-        }
+        rows = {}
+        for name, of_row in features.items():
+            run.say(f"fitting {len(config.head.l2)} strengths on the features of {name}")
+            rows[name] = [fit_head(of_one, cases, target, config.head, config.seed) for of_one in of_row]
         rows |= {name: [as_fitted(scores, cases, target, config)] for name, scores in others.items()}
-        write_results(config, run, target, cases, features, rows, score(config, target, cases, rows))
+        write_results(config, run, target, cases, encoders, features, rows, score(config, target, cases, rows))
     barrier()
 
 
@@ -77,6 +78,9 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
     columns = dict.fromkeys([*config.scores.groups, *(key for key in keys if key != "id")])
     cases = {name: read_cases(of_split, target, tuple(columns)) for name, of_split in shards.items()}
     refuse_shared_patients(cases)
+    for column in config.scores.groups:
+        if all(value is None for name, of in cases.items() if name not in HELD for value in of.columns[column]):
+            raise ValueError(f"scores.groups: no test record has {column} in its json; name another column")
     return target, cases
 
 
@@ -134,16 +138,10 @@ def as_fitted(
 ) -> Fitted:
     """Somebody else's scores as a row, with thresholds from the validation records as for everybody."""
     known = scores.get("validation")
-    thresholds_K = None
+    thresholds_K = None  # and so no metric at a threshold, where the validation records are not all scored
     if target.task == "multilabel" and known is not None:
         thresholds_K = thresholds(known, cases["validation"], config.head)
     return Fitted({name: values for name, values in scores.items() if name not in HELD}, thresholds_K)
-
-
-def gap_of(config: Config) -> tuple[str, str, str] | None:
-    """From the random encoder to the first of rows.scores, if both are there."""
-    ceiling = next(iter(config.rows.scores), None)
-    return ("pretrained", "random_init", ceiling) if ceiling is not None and config.rows.random_init else None
 
 
 def score(
@@ -151,12 +149,15 @@ def score(
 ) -> dict[str, dict[str, Any]]:
     """The table of each test set; the encoder is compared with every other row."""
     tables = {}
+    untrained_K = untrained(cases["train"], target)
     for name, of_test in cases.items():
         if name in HELD:
             continue
+        hidden_K = untrained_K & two_classes(of_test.truth_NK)
+        truth = of_test.targets(target.task)
         tables[name] = score_table(
             target.task,
-            of_test.targets(target.task),
+            np.where(hidden_K, np.nan, truth) if hidden_K.any() else truth,
             {row: [fitted.predictions[name] for fitted in of_row] for row, of_row in rows.items()},
             of_test.patients_N,
             labels=target.names,
@@ -168,11 +169,23 @@ def score(
             if target.task == "multilabel"
             else None,
             pairs=[("pretrained", row) for row in rows if row != "pretrained"],
-            gap=gap_of(config),
+            gap=None if config.rows.ceiling is None else ("pretrained", "random_init", config.rows.ceiling),
             groups={name: of_test.columns[name] for name in config.scores.groups} or None,
             edges=config.scores.edges or None,
             draws=config.scores.draws,
             seed=config.seed,
             level=config.scores.level,
         )
+        for place in np.flatnonzero(hidden_K):
+            known = of_test.truth_NK[:, place]
+            tables[name]["skipped"][target.names[place]] = "its training records are of one class"
+            tables[name]["known"][target.names[place]] = int((~np.isnan(known)).sum())
+            tables[name]["positives"][target.names[place]] = int((known == 1).sum())
     return tables
+
+
+def untrained(train: Cases, target: Target) -> NDArray[np.bool_]:
+    """Labels [K] whose training records are of one class: every head predicts a constant, which is worth no score."""
+    if target.task != "multilabel":
+        return np.zeros(len(target.names), np.bool_)
+    return ~two_classes(train.truth_NK)

@@ -45,7 +45,7 @@ MASKED = {
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
 PROBES = {
     "labels": (["rows.raw=amplitudes", "scores.groups=[heart_rate]", "scores.edges.heart_rate=[90]"], False),
-    "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.random_init=false"], False),
+    "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
 }
 
 Reads = set[tuple[str, str]]

@@ -39,7 +39,18 @@ def test_samples_come_in_the_order_asked_for(shards):
         assert shards.keys(numbers) == [TRAIN[number].key for number in numbers]
 
 
+def test_batches_are_all_samples_in_order_and_few_at_a_time(shards):
+    batches = list(shards.batches(size=4))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 2]
+    assert [sample["key"] for batch in batches for sample in batch] == [record.key for record in TRAIN]
+    assert [sample["key"] for batch in shards.batches(np.array([5, 2])) for sample in batch] == [
+        TRAIN[5].key,
+        TRAIN[2].key,
+    ]
+
+
 def test_nothing_is_read_for_nothing(shards):
+    assert list(shards.batches(np.array([], np.int64))) == []
     assert shards.read(np.array([], np.int64)) == []
     assert shards.keys(np.array([], np.int64)) == []
 

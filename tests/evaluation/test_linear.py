@@ -155,7 +155,7 @@ def test_a_start_is_the_same_map_on_other_features_and_scales(task, monkeypatch)
     x_NF, other_NF = features(), features(seed=9)
     targets = labels(x_NF) if task == "multilabel" else classes(x_NF)
     start = fit_linear(other_NF, targets, task, 0.1)
-    monkeypatch.setattr("src.evaluation.linear.NEWTON_STEPS", 0)
+    monkeypatch.setattr("src.evaluation.newton.NEWTON_STEPS", 0)
     carried = fit_linear(x_NF, targets, task, 0.1, start=start)
     np.testing.assert_allclose(carried.predict(x_NF), start.predict(x_NF), atol=1e-9)
 
@@ -196,7 +196,7 @@ def test_separable_data_reach_the_optimum(task, l2):
 
 
 def test_a_head_short_of_its_optimum_says_so(monkeypatch):
-    monkeypatch.setattr("src.evaluation.linear.NEWTON_STEPS", 1)
+    monkeypatch.setattr("src.evaluation.newton.NEWTON_STEPS", 1)
     x_NF = features()
     with pytest.warns(RuntimeWarning, match="did not reach its optimum"):
         assert not fit_linear(x_NF, labels(x_NF), "multilabel", 1e-4).converged

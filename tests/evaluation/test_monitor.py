@@ -204,7 +204,7 @@ def written(root, splits, labels=("fast",), **changes):
 
 def test_without_a_validation_split_the_training_records_are_looked_at_and_nothing_is_probed(tmp_path):
     found, door = monitor(written(tmp_path / "shards", {"train": 8}))
-    assert "has no split val beside train" in found.note and "without probe and kNN" in found.note
+    assert "has no split val other than data.split" in found.note and "without probe and kNN" in found.note
     found.baseline(door)
     record = found.measure(door)
     assert record["records"] == 8 and "rankme" in record
@@ -219,7 +219,7 @@ def test_that_there_is_no_validation_split_is_said_aloud(tmp_path):
     root = written(tmp_path / "shards", {"train": 40})
     words = command(tmp_path / "run", root)
     out = succeed(*words, "data.synthetic=null", "optimization.steps=4")
-    assert "warning: evaluation.split: " in out and "has no split val beside train" in out
+    assert "warning: evaluation.split: " in out and "has no split val other than data.split" in out
 
 
 def test_without_labels_nothing_is_probed(tmp_path):

@@ -41,12 +41,6 @@ def test_rows_are_the_records_asked_for_in_that_order(tmp_path):
     )
 
 
-def test_more_records_than_are_read_at_a_time(tmp_path, monkeypatch):
-    shards, ecgs = make(tmp_path / "shards", [40] * 9)
-    monkeypatch.setattr("src.evaluation.raw.READ", 4)
-    np.testing.assert_array_equal(raw_features(shards, np.arange(9), "samples"), [ecg.reshape(-1) for ecg in ecgs])
-
-
 def test_records_of_different_length_have_amplitudes_and_no_samples_in_common(tmp_path):
     shards, _ = make(tmp_path / "shards", [40, 50])
     assert raw_features(shards, np.arange(2), "amplitudes").shape == (2, 18)

@@ -1,10 +1,14 @@
 """What a probe leaves behind where data are thin, and the scores of others that it reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 
+from main import schema_of
+from src.config import load_config
 from src.data.index import Labels
 from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
@@ -13,7 +17,9 @@ from src.evaluation.targets import label_target, read_cases
 from src.models.config import EncoderConfig
 from src.transforms.preprocessing import Preprocessing
 from ssls.probe import results as module
+from ssls.probe.heads import Fitted
 from ssls.probe.results import cell_text, read_scores
+from ssls.probe.train import score
 from tests.commands import lines
 from tests.ssls.probe.conftest import PROBES, predictions, probe, results
 
@@ -56,7 +62,7 @@ def settings(world, *more):
 @pytest.fixture(scope="module")
 def folder(world, tmp_path_factory):
     return probe(
-        DEBUG, tmp_path_factory.mktemp("run"), *settings(world, "scores.groups=[age, place]", "scores.edges.age=[90]")
+        DEBUG, tmp_path_factory.mktemp("run"), *settings(world, "scores.groups=[age]", "scores.edges.age=[90]")
     )
 
 
@@ -88,10 +94,27 @@ def test_a_label_without_a_threshold_has_none(folder):
         assert 0 < thresholds[NAMES.index("often")] < 1
 
 
-def test_groups_are_cut_at_the_edges_and_what_no_record_has_is_unknown(folder):
+def test_groups_are_cut_at_the_edges(folder):
     groups = results(folder)["tests"]["val"]["groups"]
     assert {name: part["records"] for name, part in groups["age"].items()} == {"< 90": 10, ">= 90": 20}
-    assert {name: part["records"] for name, part in groups["place"].items()} == {"unknown": 30}
+
+
+def test_a_group_that_no_record_has_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match=r"scores\.groups: no test record has place in its json"):
+        probe(DEBUG, tmp_path, *settings(world, "scores.groups=[place]"))
+
+
+def test_a_label_that_training_never_shows_is_skipped_and_not_given_one_half(cases):
+    of_splits, target = cases
+    train = of_splits["train"]
+    blind = replace(train, truth_NK=np.where(np.array(target.names) == "often", 0.0, train.truth_NK))
+    config = load_config(DEBUG, [], schema_of)
+    here = of_splits["here"]
+    rows = {"pretrained": [Fitted({"here": np.full(here.truth_NK.shape, 0.5)}, None)]}
+    table = score(config, target, {"train": blind, "here": here}, rows)["here"]
+    assert table["skipped"]["often"] == "its training records are of one class"
+    assert "often" not in table["scores"]["pretrained"]["labels"]
+    assert table["positives"]["often"] == int((here.truth_NK[:, 0] == 1).sum()) > 0
 
 
 def test_unknown_truth_is_an_empty_cell(folder):
