@@ -1,6 +1,7 @@
 """How fast a part of the project is on this machine, and how far its intervals can be believed, as markdown tables.
 
 python -m tools.benchmark masks [--seconds S] [--batch N]    samples a second of the mask sampler on one core
+python -m tools.benchmark health --run RUN                   the share of a run's time that its health took
 python -m tools.benchmark intervals [--datasets N]           seconds for a table of scores, and how often its intervals
                                                              hold a truth that is known (ten minutes)
 """
@@ -8,6 +9,7 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import platform
@@ -15,11 +17,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
+import yaml
 
+from src.config.sections import EvaluationConfig
 from src.masks.coverage import STYLES, batch_of_step, sampler_of
 from src.metrics.bootstrap import patient_draws
 from src.metrics.classification import auroc, score_labels
@@ -94,6 +98,29 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def benchmark_health(arguments: argparse.Namespace) -> Iterator[str]:
+    """What the evaluations of a run took beside its training, as it was and at the default distance between them."""
+    steps = [json.loads(line) for line in (arguments.folder / "metrics.jsonl").read_text().splitlines()]
+    health = [json.loads(line) for line in (arguments.folder / "health.jsonl").read_text().splitlines()]
+    batch = yaml.safe_load((arguments.folder / "config.yaml").read_text())["data"]["batch_size"]
+    counts = [now["step"] - before["step"] for before, now in pairwise([{"step": -1}, *steps])]
+    training = sum(count * batch / of["samples_per_second"] for count, of in zip(counts, steps, strict=True))
+    each = statistics.median(record["seconds"] for record in health)
+    every = EvaluationConfig().every
+    assert every is not None
+    spent = each * (len(health) + 1)  # and once before training, for the random encoder
+    usual = each / (training / sum(counts) * every)
+    yield (
+        "| evaluations | records | seconds each (median) | share of this run's training | at every "
+        + f"{every} steps |"
+    )
+    yield "| ---: | ---: | ---: | ---: | ---: |"
+    yield (
+        f"| {len(health)} + 1 | {health[0]['records']} | {each:.2f} | {spent / training:.1%} of {training:.0f} s "
+        f"| {usual:.1%} |"
+    )
+
+
 def rates(work: Callable[[], object], seconds: float) -> list[float]:
     """Calls a second in REPEATS stretches that together last `seconds`, ascending; one call before them warms up.
 
@@ -153,6 +180,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="of the coverage; default: %(default)s",
     )
     intervals.set_defaults(run=benchmark_intervals)
+
+    health = verbs.add_parser("health", help="the share of a run's time that its health took, from its own logs")
+    health.add_argument("--run", dest="folder", type=Path, required=True, help="run folder")
+    health.set_defaults(run=benchmark_health)
     return parser.parse_args(arguments)
 
 

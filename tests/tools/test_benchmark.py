@@ -1,5 +1,6 @@
 """The benchmark runs and says what it measured; how fast is for the reader of the table."""
 
+import json
 import re
 
 import pytest
@@ -29,6 +30,16 @@ def test_intervals_prints_times_and_the_coverage_at_each_size(capsys):
     assert [size for size, *_ in shares] == ["30"] * 9 + ["60"] * 9 and len({row[:2] for row in shares}) == 18
     for _, _, share, _, inside in shares:
         assert (inside == "yes") == (93 <= float(share) <= 97)
+
+
+def test_health_is_measured_against_the_training_of_the_same_run(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("data: {batch_size: 10}\n")
+    metrics = [{"step": 49, "samples_per_second": 100.0}, {"step": 99, "samples_per_second": 50.0}]  # 5 s and 10 s
+    health = [{"step": 49, "records": 7, "seconds": 0.2}, {"step": 99, "records": 7, "seconds": 0.4}]
+    for name, records in (("metrics", metrics), ("health", health)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert main(["health", "--run", str(tmp_path)]) == 0
+    assert "| 2 + 1 | 7 | 0.30 | 6.0% of 15 s | 0.4% |" in capsys.readouterr().out
 
 
 def test_rates_are_ascending_and_of_every_repeat():
