@@ -1,6 +1,8 @@
 # make test: environment, lint, types, every test but the slow and gpu ones. Needs Python >= 3.11 and nothing else.
 # make demo: environment, simulated cohort, shards, pre-training, probe, report; minutes. Stopped, it goes on where it was.
-#   DEVICES="cuda:0 cuda:1"; DEMO=folder; COHORT="--patients 60" and TRAINING="optimization.steps=20" make it smaller.
+#   DEVICES="cuda:0 cuda:1"; DEMO=folder, without spaces.
+#   COHORT="--patients 60" TRAINING="optimization.steps=20 optimization.warmup_steps=2" make it smaller, in a new DEMO: a
+#   cohort that is there stays as it is, and a run that has begun refuses other settings.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +13,7 @@ TRAINING ?=
 TRAIN = $(BIN)/python main.py $(if $(DEVICES),--devices $(DEVICES))
 
 .PHONY: test demo install lint types tests clean
+.PRECIOUS: $(DEMO)/cohort/cohort.json $(DEMO)/shards/index.json  # whole once they are there; Ctrl-C must not delete them
 
 test: install lint types tests
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -100,15 +101,18 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def benchmark_health(arguments: argparse.Namespace) -> Iterator[str]:
     """What the evaluations of a run took beside its training, as it was and at the default distance between them."""
-    steps = [json.loads(line) for line in (arguments.folder / "metrics.jsonl").read_text().splitlines()]
-    health = [json.loads(line) for line in (arguments.folder / "health.jsonl").read_text().splitlines()]
+    steps, health = (lines_of(arguments.folder / name) for name in ("metrics.jsonl", "health.jsonl"))
+    if not (steps and health and "samples_per_second" in steps[0] and "seconds" in health[0]):
+        raise ValueError(f"{arguments.folder} is no training run with an evaluation: see evaluation.every")
     batch = yaml.safe_load((arguments.folder / "config.yaml").read_text())["data"]["batch_size"]
+    attempts = [json.loads(path.read_text()) for path in (arguments.folder / "attempts").glob("*.json")]
+    starts = max(sum(attempt["start"] <= steps[-1]["step"] for attempt in attempts), 1)
     counts = [now["step"] - before["step"] for before, now in pairwise([{"step": -1}, *steps])]
     training = sum(count * batch / of["samples_per_second"] for count, of in zip(counts, steps, strict=True))
     each = statistics.median(record["seconds"] for record in health)
     every = EvaluationConfig().every
     assert every is not None
-    spent = each * (len(health) + 1)  # and once before training, for the random encoder
+    spent = each * (len(health) + starts)  # the random encoder, at each start with steps to come
     usual = each / (training / sum(counts) * every)
     yield (
         "| evaluations | records | seconds each (median) | share of this run's training | at every "
@@ -116,9 +120,14 @@ def benchmark_health(arguments: argparse.Namespace) -> Iterator[str]:
     )
     yield "| ---: | ---: | ---: | ---: | ---: |"
     yield (
-        f"| {len(health)} + 1 | {health[0]['records']} | {each:.2f} | {spent / training:.1%} of {training:.0f} s "
-        f"| {usual:.1%} |"
+        f"| {len(health)} + {starts} | {health[0]['records']} | {each:.2f} "
+        f"| {spent / training:.1%} of {training:.0f} s | {usual:.1%} |"
     )
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; the last may still be on its way."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def rates(work: Callable[[], object], seconds: float) -> list[float]:
@@ -202,8 +211,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a verb and print its table line by line, as it is measured."""
     parsed = parse(arguments)
     print(machine(), end="\n\n")
-    for line in parsed.run(parsed):
-        print(line, flush=True)
+    try:
+        for line in parsed.run(parsed):
+            print(line, flush=True)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

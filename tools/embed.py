@@ -66,7 +66,7 @@ def _row(sample: Sample, label_names: Sequence[str]) -> dict[str, Any]:
         f"label/{name}": None if np.isnan(label) else float(label)
         for name, label in zip(label_names, sample["labels"], strict=True)
     }
-    return {"key": sample["key"], **known, **labels}
+    return {"key": sample["key"], **(known | labels | {"key": sample["key"]})}
 
 
 def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encoder = load_encoder(words.encoder).to(torch.device(parse_devices([words.devices])[0]))
         shards = Shards(words.shards, words.split, encoder.preprocessing.leads)
         embed(encoder, shards, words.output, words.pool, words.windows, words.batch_size)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

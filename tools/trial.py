@@ -40,9 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words.data is not None and not words.data.is_dir():
             raise ValueError(f"{words.data} is no folder: name that of the public records with --data or {DATA}")
         table = words.run(words)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
     print(table)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -94,7 +95,7 @@ def make_world(folder: Path) -> Path:
     if not shards.exists():
         if not (folder / "cohort").exists():
             write_cohort(folder / "cohort", cohort)
-        if build_shards(build_command(folder / "cohort", cohort).split()[3:]):
+        if build_shards(shlex.split(build_command(folder / "cohort", cohort))[3:]):
             raise ValueError("the shards could not be built")
     return shards
 
@@ -118,7 +119,9 @@ def outcome(name: str, seed: int, run: Path) -> Outcome:
 
 
 def share(record: dict[str, Any], measure: str) -> float:
-    """A measure as a share of the random encoder's; of an AUROC what is above 0.5."""
+    """A measure as a share of the random encoder's; of an AUROC what is above 0.5. Not finite is nothing."""
+    if record[measure] is None:
+        return 0.0
     chance = 0.5 if measure.endswith("auroc") else 0.0
     return float((record[measure] - chance) / (record[f"random_init/{measure}"] - chance))
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.config.identity import first_difference
+from src.config.load import load_config
 from src.data.builders.ptbxl import list_ptbxl
 from src.data.shards import Shards
 from src.evaluation.linear import patient_folds
@@ -24,8 +26,9 @@ from src.evaluation.targets import Cases, label_target, read_cases
 from src.files import replace_text
 from src.metrics.table import score_table
 from src.run.environment import code_version
-from ssls.probe.config import HeadConfig
+from ssls.probe.config import Config, HeadConfig
 from ssls.probe.heads import fit_head
+from ssls.probe.results import FREE
 from tools.build_shards import main as build_shards
 
 SEEDS = 5
@@ -159,14 +162,23 @@ def _train(words: argparse.Namespace, config: str, shards: Path, run: Path, seed
 
 
 def _probe(words: argparse.Namespace, config: str, shards: Path, runs: list[Path], folder: Path, seed: int) -> None:
-    """A probe of finished runs, unless it is there already."""
-    if not (folder / "results.json").exists():
-        encoders = f"init_from=[{', '.join(map(str, runs))}]"
-        _main(
-            words,
-            config,
-            [f"data.root={shards}", f"logging.folder={folder}", f"seed={seed}", encoders, *words.set_probe],
-        )
+    """A probe of finished runs, unless it is there already.
+
+    Raises:
+        ValueError: it is, with other settings; names the first.
+    """
+    encoders = f"init_from=[{', '.join(map(str, runs))}]"
+    settings = [f"data.root={shards}", f"logging.folder={folder}", f"seed={seed}", encoders, *words.set_probe]
+    results = folder / "results.json"
+    if not results.exists():
+        _main(words, config, settings)
+        return
+    asked = load_config(Path(config), settings, lambda _: Config).model_dump(mode="json", exclude=set(FREE))
+    known = json.loads(results.read_text())["identity"]
+    difference = first_difference({key: known.get(key) for key in asked}, asked)
+    if difference is not None:
+        key, before, after = difference
+        raise ValueError(f"{results} is of a probe with {key} = {before}, not {after}; name another --output")
 
 
 def _main(words: argparse.Namespace, config: str, settings: list[str]) -> None:

@@ -23,6 +23,8 @@ from src.report.read import RANDOM, Embeddings, Health, RunData, Series, read_ru
 MAP_LABELS = 9
 MOST_ALARMS = 100
 """Evaluations with alarms that are listed."""
+FEW_PATIENTS = 100
+"""From here up intervals hold what they should (`python -m tools.benchmark intervals`)."""
 Labelled = tuple[str, str, RunData]
 """Name, colour, content."""
 PROBE = "This is a probe: it trains no encoder."
@@ -385,6 +387,8 @@ class ProbeTest(NamedTuple):
     more: list[tuple[str, probe.ScoreTable]]
     """What does not fit the width of a page, with titles."""
     level: float
+    few: int
+    """FEW_PATIENTS where a run was scored on fewer, else 0."""
     parts: list[ProbePart]
 
 
@@ -398,7 +402,9 @@ def _probe_tests(probes: Sequence[RunPart]) -> list[ProbeTest]:
         level = here[0].content.bootstrap.level
         parts = [_probe_part(part, part.content.tests[name]) for part in here]
         macro, differences = probe.average_table(tables), probe.difference_table(tables)
-        tests.append(ProbeTest(name, macro, differences, _more(tables, macro, differences), level, parts))
+        few = any(table.patients is not None and table.patients < FEW_PATIENTS for table in tables.values())
+        more = _more(tables, macro, differences)
+        tests.append(ProbeTest(name, macro, differences, more, level, FEW_PATIENTS * few, parts))
     return tests
 
 

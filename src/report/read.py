@@ -184,9 +184,10 @@ def shareable(value: Any, key: str = "") -> Any:
         return [shareable(child, key) for child in value]
     if not isinstance(value, str):
         return value
-    if key in ("root", "folder"):
-        return last_part(value)
-    return run_part(value) if key in ("init_from", "encoders") else without_paths(value)
+    if key in ("init_from", "encoders"):
+        return run_part(value)
+    is_place = key in ("root", "folder") or value.startswith(("/", "~", "../"))
+    return last_part(value) if is_place else without_paths(value)  # which takes a space for a path's end
 
 
 def lookup(tree: Any, *keys: str) -> Any:

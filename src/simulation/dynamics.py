@@ -5,8 +5,9 @@ IEEE TBME 50:289; three coordinates: Sameni, Clifford, Jutten & Shamsollahi 2007
 other kernels: Clifford, Nemati & Sameni 2010, Physiol Meas 31:595). McSharry's equation dz/dt = -sum a_i omega dtheta_i
 exp(-dtheta_i^2 / 2 b_i^2) - (z - z0) is linear in z; without the weak relaxation its solution along the limit cycle is
 the sum of the kernels itself, which is what is evaluated here. Centres and widths are written in seconds from the R
-peak, theta RR / 2 pi: the paper's correction with the heart rate keeps those of P and QRS there at any rate and moves
-those of T with the square root of RR. The dipole is in Frank's axes: x left, y feet, z back.
+peak, theta RR / 2 pi, and unlike the authors' ecgsyn, whose widths in seconds all go with the square root of RR, those
+of P and QRS are the same at any rate (the PR interval is up to 6 % shorter above 70 beats a minute); ST and T go with
+the square root of RR, as Bazett has it. The dipole is in Frank's axes: x left, y feet, z back.
 """
 
 # N records, B beats, W waves, D = 3 axes, E electrodes, C leads, T samples, S samples around a beat, F frequencies

@@ -85,10 +85,10 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
 
 
 def refuse_shared_patients(cases: dict[str, Cases]) -> None:
-    """A patient of a test set must not be one that the head was fitted on, if both come from one folder of shards."""
+    """A patient of a test set must not be one that the head was fitted on, if both come from the same shards."""
     for name, test in cases.items():
         for held in HELD:
-            if name in HELD or held not in cases or cases[held].shards.root != test.shards.root:
+            if name in HELD or held not in cases or cases[held].shards.sha256 != test.shards.sha256:
                 continue
             shared = set(cases[held].patients_N) & set(test.patients_N)
             if shared:

@@ -64,18 +64,18 @@ def late(original):
 
 def sow(fault):
     from src.engines.replicated import ReplicatedEngine
-    from src.run import run
+    from src.run import training
 
     if fault == "ema_off":
         ReplicatedEngine.ema = no_ema
     elif fault == "weight_decay_off":
-        run.weight_decay = lambda config, steps: lambda step: 0.0
+        training.weight_decay = lambda config, steps: lambda step: 0.0
     elif fault == "gradients_halved":
         ReplicatedEngine.forward_backward = halved(ReplicatedEngine.forward_backward)
     elif fault == "nan_on_rank_1":
         ReplicatedEngine.forward_backward = poisoned(ReplicatedEngine.forward_backward)
     elif fault == "late_init":
-        run.initial_weights = late(run.initial_weights)
+        training.initial_weights = late(training.initial_weights)
     elif fault == "rank_1_fails":
         ReplicatedEngine.step = failing(ReplicatedEngine.step)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.report.read import read_run, without_paths
+from src.report.read import read_run, shareable, without_paths
 from tests.commands import ROOT, refuse
 from tests.report.conftest import HOSTILE, SENTENCE, append, copy, page_of, raise_alarm
 from tests.report.html_page import Page
@@ -107,6 +107,15 @@ def test_probe_tells_intervals_differences_gap_groups_and_skipped_labels(probe):
     assert "significan" not in text
 
 
+@pytest.mark.parametrize(("patients", "told"), [(99, True), (100, False)])
+def test_intervals_of_few_patients_come_with_a_warning(probe, patients, told):
+    content = json.loads((probe / "results.json").read_text())
+    for table in content["tests"].values():
+        table["patients"] = patients
+    (probe / "results.json").write_text(json.dumps(content))
+    assert ("With fewer than 100 patients" in Page(page_of(probe)).text) == told
+
+
 def test_mark_stands_where_the_interval_excludes_0(probe):
     content = json.loads((probe / "results.json").read_text())
     cells = [
@@ -183,6 +192,11 @@ def test_page_hides_machine_places_keys_and_patients(run, probe):
 )
 def test_absolute_paths_are_cut_to_their_last_part(text, shown):
     assert without_paths(text) == shown
+
+
+def test_a_path_with_spaces_in_a_config_is_cut_whole():
+    places = ("/home/Jane Doe/scores.csv", "~/Jane Doe/scores.csv", "../../home/Jane Doe/scores.csv")
+    assert [shareable({"scores": {"doctor": place}}) for place in places] == 3 * [{"scores": {"doctor": "scores.csv"}}]
 
 
 DAMAGES = {

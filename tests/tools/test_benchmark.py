@@ -42,6 +42,16 @@ def test_health_is_measured_against_the_training_of_the_same_run(tmp_path, capsy
     assert "| 2 + 1 | 7 | 0.30 | 6.0% of 15 s | 0.4% |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["none", "probe", "unseen"])
+def test_a_folder_without_health_is_one_sentence(tmp_path, capsys, name):
+    logs = {"probe": ('{"step": 0}\n', ""), "unseen": ('{"step": 9, "samples_per_second": 1.0}\n', "")}
+    for file, text in zip(("metrics", "health"), logs.get(name, ()), strict=False):
+        (tmp_path / f"{file}.jsonl").write_text(text)
+    assert main(["health", "--run", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and str(tmp_path) in told and told.count("\n") == 1
+
+
 def test_rates_are_ascending_and_of_every_repeat():
     calls = []
     found = rates(lambda: calls.append(sum(range(1000))), 0.02)

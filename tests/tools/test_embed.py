@@ -148,6 +148,12 @@ def test_flags_that_cannot_be_are_told_in_a_sentence(places, tmp_path, capsys, m
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_cannot_be_made_is_a_sentence(places, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, _, err = embed(capsys, *words(places, tmp_path / "file" / "out", "--split", "val"))
+    assert code == 1 and err.startswith("error: ") and len(err.splitlines()) == 1
+
+
 @pytest.mark.distributed
 def test_the_command_runs_from_the_repositorys_root(places, tmp_path):
     given = ["tools.embed", *words(places, tmp_path / "out", "--split", "val")]

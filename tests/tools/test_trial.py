@@ -55,6 +55,9 @@ def test_ptbxl500_scores_every_record_once_by_an_encoder_that_has_not_seen_its_p
     assert len(floors) == 3 and abs(floors[0] - np.mean(floors[1:])) < 1e-4 and min(floors) > 0.75
     assert (tmp_path / "table.md").read_text() == table
     assert trial_encoders.ptbxl500(words) == table, "a finished trial is read, not run again"
+    words.set_probe = ["scores.draws=60"]
+    with pytest.raises(ValueError, match="scores.draws = 50, not 60"):
+        trial_encoders.ptbxl500(words)
 
 
 def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
