@@ -33,6 +33,7 @@ from tools.build_shards import main as build_shards
 
 SEEDS = 5
 FOLDS = 5
+PTBXL500 = "configs/probe/ptbxl500.yaml"
 SHUFFLES = 5
 """Of the folds, for the raw floor of ptbxl500."""
 
@@ -61,9 +62,10 @@ def ptbxl500(words: argparse.Namespace) -> str:
         if not (folder / "shards").exists():
             _build_fold(archive, records, folds_N == fold, folder)
         _train(words, "configs/jepa/ecg_ptbxl_small.yaml", folder / "shards", folder / "pretrain", fold)
-        _probe(words, "configs/probe/ptbxl500.yaml", folder / "shards", [folder / "pretrain"], folder / "probe", fold)
+        _probe(words, PTBXL500, folder / "shards", [folder / "pretrain"], folder / "probe", fold)
     table = pooled_table([words.output / f"fold-{fold}" / "probe" / "predictions" / "fold" for fold in range(FOLDS)])
-    floor = raw_floor(words.output / "fold-0" / "shards")
+    head = load_config(Path(PTBXL500), words.set_probe, lambda _: Config).head  # type: ignore[attr-defined]
+    floor = raw_floor(words.output / "fold-0" / "shards", head)
     told = (
         f"\nRaw floor (amplitudes, out of fold), mean of {SHUFFLES} shuffles of the folds: {np.mean(floor):.4f}"
         f" ({', '.join(f'{value:.4f}' for value in floor)})"
@@ -89,7 +91,7 @@ def pooled_table(folders: Iterable[Path]) -> dict[str, Any]:
     return score_table("multilabel", np.array(truth)[:, None], one_seed, patients, labels=["NORM"], pairs=pairs)
 
 
-def raw_floor(shards: Path) -> list[float]:
+def raw_floor(shards: Path, head: HeadConfig) -> list[float]:
     """AUROC of the amplitudes alone, pooled out of fold, for each shuffle of the folds."""
     parts = []
     for split in ("train", "test"):
@@ -107,16 +109,12 @@ def raw_floor(shards: Path) -> list[float]:
             seen_N = folds_N != fold
             train = _cases(parts[0], patients[seen_N], truth_NK[seen_N])
             fitted = fit_head(
-                {"train": features[seen_N], "test": features[~seen_N]}, {"train": train}, target, HEAD, shuffle
+                {"train": features[seen_N], "test": features[~seen_N]}, {"train": train}, target, head, shuffle
             )
             predicted_NK[~seen_N] = fitted.predictions["test"]
         scored = score_table("multilabel", truth_NK, {"raw": [predicted_NK]}, patients, labels=["NORM"], draws=2)
         found.append(scored["scores"]["raw"]["labels"]["NORM"]["auroc"]["value"])
     return found
-
-
-HEAD = HeadConfig(l2=(1e-3, 1e-2, 1e-1, 1.0, 10.0))
-"""As in configs/probe/ptbxl500.yaml."""
 
 
 def _cases(like: Cases, patients_N: NDArray[np.str_], truth_NK: NDArray[np.float64]) -> Cases:

@@ -25,6 +25,7 @@ from src.data.order import permute
 from src.data.shards import Shards
 from src.distributed.ranks import Ranks
 from src.evaluation.alarm import alarms
+from src.evaluation.embeddings import save_embeddings
 from src.evaluation.features import Door, Records, embed, embed_tokens
 from src.evaluation.knn import knn_scores
 from src.evaluation.linear import fit_linear
@@ -140,19 +141,11 @@ class Monitor:
         }
 
     def save_embeddings(self, path: Path) -> None:
-        """Features of the last evaluation and of the random encoder, labels and keys, as an .npz without pickle."""
-        assert self._known_NK is not None and self._last_NF is not None and self._random_NF is not None
+        """Features of the last evaluation and of the random encoder, for pictures."""
+        assert self._known_NK is not None and self._last_NF is not None
         shards = self.records.shards
-        with path.with_suffix(".draft").open("wb") as file:
-            np.savez(
-                file,
-                features=self._last_NF,
-                random_init=self._random_NF,
-                labels=self._known_NK,
-                label_names=np.array(shards.label_names, np.str_),
-                keys=np.array(shards.keys(self.records.samples_N), np.str_),
-            )
-        path.with_suffix(".draft").replace(path)
+        keys = shards.keys(self.records.samples_N)
+        save_embeddings(path, self._last_NF, self._random_NF, self._known_NK, shards.label_names, keys)
 
 
 def labels_of(records: Records) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from src.config.identity import first_difference
 from src.config.load import dump_config
+from src.evaluation.embeddings import save_embeddings
 from src.evaluation.encoder import Encoder
 from src.evaluation.targets import Cases, Target, as_word
 from src.files import replace_text
@@ -145,7 +146,10 @@ def write_results(
         if name in tables:
             write_predictions(root / "predictions" / name, of_test, target, rows, name)
     write_heads(root / "heads", rows)
-    write_embeddings(run.folder.embeddings, cases[next(iter(tables))], target, features, next(iter(tables)))
+    first = next(iter(tables))
+    at_random = features["random_init"][0][first] if "random_init" in features else None
+    shown, drawn = cases[first], features["pretrained"][0][first]
+    save_embeddings(run.folder.embeddings, drawn, at_random, shown.truth_NK, target.names, shown.keys)
     results = {
         "format": FORMAT,
         "identity": identity(config, cases, encoders),
@@ -223,29 +227,6 @@ def write_heads(folder: Path, rows: Rows) -> None:
                 parts = {"mean": head.mean_F, "std": head.std_F, "weight": head.weight_KF, "bias": head.bias_K}
                 tensors = {part: torch.from_numpy(np.ascontiguousarray(values)) for part, values in parts.items()}
                 save_file(tensors, folder / f"{name}.{number}.safetensors")
-
-
-def write_embeddings(
-    path: Path,
-    cases: Cases,
-    target: Target,
-    features: Mapping[str, list[dict[str, NDArray[np.float32]]]],
-    test: str,
-) -> None:
-    """Features of the first encoder, and of the random one, on a test set, for pictures; nothing in it is pickled."""
-    arrays: dict[str, Any] = {"features": features["pretrained"][0][test]}
-    if "random_init" in features:
-        arrays["random_init"] = features["random_init"][0][test]
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        np.savez(
-            file,
-            labels=cases.truth_NK,
-            label_names=np.array(target.names, np.str_),
-            keys=np.array(cases.keys, np.str_),
-            **arrays,
-        )
-    draft.replace(path)
 
 
 def macro_scores(tables: Mapping[str, dict[str, Any]]) -> dict[str, float]:
