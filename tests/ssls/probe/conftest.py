@@ -60,6 +60,12 @@ def read(root, split, leads=STANDARD_LEADS):
     return shards.read(np.arange(len(shards)))
 
 
+def build_ptbxl(database, output, *flags):
+    """Shards of PTB-XL's records at 100 Hz with superclasses and statements."""
+    words = ["--sampling-rate", "100", "--labels", "superclass", "all", "--workers", "1", *flags]
+    assert build_shards(["ecg", "--input", str(database), "--output", str(output), *words]) == 0
+
+
 @pytest.fixture(autouse=True)
 def silent(monkeypatch):
     """Runs in this process do not pile up handlers of the log."""
@@ -79,8 +85,7 @@ def database(medssl_data) -> Path:
 def ptbxl(database, tmp_path_factory) -> Path:
     """Shards as configs/probe/ptbxl_superclass.yaml wants them."""
     output = tmp_path_factory.mktemp("ptbxl") / "shards"
-    words = ["--sampling-rate", "100", "--labels", "superclass", "all", "--workers", "1"]
-    assert build_shards(["ecg", "--input", str(database), "--output", str(output), *words]) == 0
+    build_ptbxl(database, output)
     return output
 
 

@@ -16,7 +16,7 @@ from src.data.shards import Shards
 from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_encoder, random_encoder
 from src.models.config import EncoderConfig
 from tests.commands import refuse, succeed
-from tests.ssls.probe.conftest import PROBES, predictions, probe, read, results
+from tests.ssls.probe.conftest import PROBES, build_ptbxl, predictions, probe, read, results
 from tools.build_shards import main as build_shards
 
 pytestmark = [pytest.mark.data, pytest.mark.distributed]
@@ -28,10 +28,10 @@ FEW = "scores.draws=60"
 
 
 @pytest.fixture(scope="module")
-def run(ptbxl, encoders, tmp_path_factory):
+def run(database, ptbxl, encoders, tmp_path_factory):
     """The shipped config with two encoders, two test sets and somebody else's scores; and what was given."""
     root = tmp_path_factory.mktemp("superclass")
-    shutil.copytree(ptbxl, root / "elsewhere")
+    build_ptbxl(database, root / "elsewhere", "--samples-per-shard", "40")
     rng = np.random.default_rng(0)
     lines = [["id", *LABELS]]
     for split in ("val", "test"):
@@ -143,7 +143,7 @@ def test_thresholds_are_the_best_of_the_validation_records_and_are_used_on_the_t
 
 
 def test_thresholds_of_others_scores_come_from_their_validation_records(ptbxl, run, found):
-    """The scores hold validation and test; those of `elsewhere` are the validation records in another folder."""
+    """The scores hold validation and test; those of `elsewhere` are the validation records built once more."""
     _, truth, held_out = predictions(run[0], "elsewhere", "other")
     (thresholds,) = found["rows"][3]["thresholds"]
     for label, threshold in enumerate(thresholds):
@@ -305,7 +305,7 @@ def test_beats_of_three_classes(beats, tmp_path):
     for place, label in enumerate("NSV"):
         auroc = roc_auc_score(truth[:, place], told[:, place])
         assert scores["labels"][label]["auroc"]["value"] == pytest.approx(auroc, abs=1e-6)
-    assert found["rows"][0]["width"] == 16 * 16 and found["rows"][2]["width"] == 2 * 128
+    assert found["rows"][0]["width"] == 2 * 16 and found["rows"][2]["width"] == 2 * 128
     assert set(found["data"]) == {"train"}
 
 
