@@ -16,6 +16,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.report", description="Run folders as one HTML file.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder; several are set side by side")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run folder")
+    parser.add_argument(
+        "--without-ecg",
+        action="store_true",
+        help="read no record: masks stand on empty paper; the map keeps a point for each record",
+    )
     return parser.parse_args(arguments)
 
 
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(arguments)
     output = parsed.output or parsed.runs[0] / "report.html"
     try:
-        replace_text(output, write_page(parsed.runs))
+        replace_text(output, write_page(parsed.runs, show_ecg=not parsed.without_ecg))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

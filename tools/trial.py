@@ -2,6 +2,7 @@
 
 python -m tools.trial mitdb --output DIR       heartbeats of MIT-BIH: five seeds, DS1 -> DS2
 python -m tools.trial ptbxl500 --output DIR    500 records of PTB-XL: five folds, NORM or not
+python -m tools.trial ptbxl500-simulated --output DIR    the same, pre-trained on a simulated cohort
 python -m tools.trial alarm --output DIR       three ways to collapse, four healthy recipes, five seeds of each
 
 Each trains with main.py as a user would; a trial that was stopped goes on with the same command.
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.trial_alarm import alarm
-from tools.trial_encoders import mitdb, ptbxl500
+from tools.trial_encoders import mitdb, ptbxl500, ptbxl500_simulated
 
 DATA = "MEDSSL_DATA"
 
@@ -25,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a trial; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.trial", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="TRIAL")
-    for run in (mitdb, ptbxl500, alarm):
-        verb = verbs.add_parser(run.__name__, help=(run.__doc__ or "").split("\n")[0])
+    for run in (mitdb, ptbxl500, ptbxl500_simulated, alarm):
+        verb = verbs.add_parser(run.__name__.replace("_", "-"), help=(run.__doc__ or "").split("\n")[0])
         verb.add_argument("--output", type=Path, required=True, help="folder of shards, runs and table.md")
         verb.add_argument("--devices", nargs="+", default=[], help="as of main.py")
         verb.set_defaults(run=run, data=None)

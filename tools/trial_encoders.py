@@ -7,9 +7,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from src.evaluation.targets import Cases, label_target, read_cases
 from src.files import replace_text
 from src.metrics.table import score_table
 from src.run.environment import code_version
+from src.simulation.ecg import Cohort, build_command, write_cohort
 from ssls.probe.config import Config, HeadConfig
 from ssls.probe.heads import fit_head
 from ssls.probe.results import FREE
@@ -34,6 +36,8 @@ from tools.build_shards import main as build_shards
 SEEDS = 5
 FOLDS = 5
 PTBXL500 = "configs/probe/ptbxl500.yaml"
+SIMULATED = "configs/jepa/ecg_simulated_small.yaml"
+COHORT_PATIENTS, COHORT_SEED = 4000, 1
 SHUFFLES = 5
 """Of the folds, for the raw floor of ptbxl500."""
 
@@ -54,6 +58,26 @@ def mitdb(words: argparse.Namespace) -> str:
 
 def ptbxl500(words: argparse.Namespace) -> str:
     """NORM or not: five folds of patients, fold k pre-trained with seed k on the others; scores pooled out of fold."""
+    for folder, fold in _folds(words):
+        _train(words, "configs/jepa/ecg_ptbxl_small.yaml", folder / "shards", folder / "pretrain", fold)
+    return _norm_or_not(words, f"ptbxl500, {FOLDS} folds")
+
+
+def ptbxl500_simulated(words: argparse.Namespace) -> str:
+    """The same folds, but pre-trained on a simulated cohort: none of the 500 records is seen before the probe."""
+    cohort = Cohort(patients=COHORT_PATIENTS, seed=COHORT_SEED)
+    folder = words.output / "cohort"
+    if not folder.exists():
+        write_cohort(folder, cohort)
+    if not (words.output / "cohort-shards").exists():
+        _build(shlex.split(build_command(folder, cohort).partition(" ecg ")[2]))
+    for fold_folder, fold in _folds(words):
+        _train(words, SIMULATED, words.output / "cohort-shards", fold_folder / "pretrain", fold)
+    return _norm_or_not(words, f"ptbxl500, {FOLDS} folds, pre-trained on {COHORT_PATIENTS} simulated patients")
+
+
+def _folds(words: argparse.Namespace) -> Iterator[tuple[Path, int]]:
+    """The folder of each fold, with shards whose test split is its patients, and its number."""
     archive = words.data / "ecg/ptbxl500"
     records = _records(archive)
     folds_N = patient_folds([record["patient"] for record in records], FOLDS, 0)
@@ -61,18 +85,22 @@ def ptbxl500(words: argparse.Namespace) -> str:
         folder = words.output / f"fold-{fold}"
         if not (folder / "shards").exists():
             _build_fold(archive, records, folds_N == fold, folder)
-        _train(words, "configs/jepa/ecg_ptbxl_small.yaml", folder / "shards", folder / "pretrain", fold)
+        yield folder, fold
+
+
+def _norm_or_not(words: argparse.Namespace, title: str) -> str:
+    """Probe the encoder of each fold, and write the table of all folds together."""
+    folders = [words.output / f"fold-{fold}" for fold in range(FOLDS)]
+    for fold, folder in enumerate(folders):
         _probe(words, PTBXL500, folder / "shards", [folder / "pretrain"], folder / "probe", fold)
-    table = pooled_table([words.output / f"fold-{fold}" / "probe" / "predictions" / "fold" for fold in range(FOLDS)])
+    table = pooled_table([folder / "probe" / "predictions" / "fold" for folder in folders])
     head = load_config(Path(PTBXL500), words.set_probe, lambda _: Config).head  # type: ignore[attr-defined]
-    floor = raw_floor(words.output / "fold-0" / "shards", head)
+    floor = raw_floor(folders[0] / "shards", head)
     told = (
         f"\nRaw floor (amplitudes, out of fold), mean of {SHUFFLES} shuffles of the folds: {np.mean(floor):.4f}"
         f" ({', '.join(f'{value:.4f}' for value in floor)})"
     )
-    return _written(
-        words, f"ptbxl500, {FOLDS} folds", _markdown(table, "labels", ("auroc", "average_precision")) + told
-    )
+    return _written(words, title, _markdown(table, "labels", ("auroc", "average_precision")) + told)
 
 
 def pooled_table(folders: Iterable[Path]) -> dict[str, Any]:

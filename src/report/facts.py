@@ -141,13 +141,13 @@ def _time(run: RunData) -> str:
     batch, rates = lookup(run.config, "data", "batch_size"), run.metrics.get("samples_per_second")
     if rates is None or not isinstance(batch, int):
         return ""
-    trained = np.diff(rates.steps, prepend=-1.0)
+    trained = np.diff(rates.steps, prepend=0.0)
     known = np.isfinite(rates.values) & (rates.values > 0.0) & (trained > 0.0)
     seconds = float((trained[known] * batch / rates.values[known]).sum())
     return f"about {duration(seconds)}" if known.any() and math.isfinite(seconds) else ""
 
 
-ATTEMPT_COLUMNS = ("Start", "From step", "Processes", "Device", "Cores", "Code", "Python", *SHOWN_LIBRARIES)
+ATTEMPT_COLUMNS = ("Start", "After step", "Processes", "Device", "Cores", "Code", "Python", *SHOWN_LIBRARIES)
 
 
 def attempt_words(attempt: Attempt) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the run's masks show of a real record of its own split: the first samples of step 0, as training drew them."""
+"""What the run's masks show of a real record of its own split: the samples of the first step, as training drew them."""
 
 # C leads, T samples of a lead, B samples of a batch
 
@@ -43,8 +43,8 @@ class MaskPictures:
     """The same ECG without masks, where the figures leave leads out."""
 
 
-def mask_pictures(run: RunData) -> MaskPictures:
-    """The masks of the run's first samples over the first of these records, named nowhere.
+def mask_pictures(run: RunData, show_ecg: bool = True) -> MaskPictures:
+    """The masks of the run's first samples over the first of these records, named nowhere, or on empty paper.
 
     Raises:
         ValueError: why there is nothing to draw, as a sentence.
@@ -54,11 +54,13 @@ def mask_pictures(run: RunData) -> MaskPictures:
     try:
         with Shards(root, run.config["data"].get("split", "train"), leads) as shards:
             numbers_B, masks = _masks(run.config, mask, encoder, seed, len(shards))
-            ecg_CT = shards.read(numbers_B[:1])[0]["ecg"]
+            ecg_CT = shards.read(numbers_B[:1])[0]["ecg"] if show_ecg else None
             rate = shards.sampling_rate
     except (ValueError, OSError, TypeError, KeyError):
         name = last_part(root)
-        raise ValueError(f"The shards {name} can't be read from here, so there is no record to draw on.") from None
+        raise ValueError(f"The shards {name} can't be read from here, so the masks can't be drawn.") from None
+    if ecg_CT is None:
+        leads, ecg_CT = [""], np.full((1, encoder.length), np.nan)
     begin = (ecg_CT.shape[1] - encoder.length) // 2
     if begin < 0:
         raise ValueError("The record is shorter than what the encoder takes.")
@@ -119,5 +121,5 @@ def _figure(
     hidden = len(np.unique(targets_MT))
     neither = encoder.grid[0] - len(context_K) - hidden
     caption = f"{len(context_K)} context, {hidden} target, {neither} neither"
-    title = f"Masks of sample {sample + 1} over an ECG: {caption}"
+    title = f"Masks of sample {sample + 1}: {caption}"
     return masked_ecg(ecg_CT, rate, leads, encoder.patch, context_K, targets_MT, title), caption

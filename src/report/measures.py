@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -117,3 +118,8 @@ def in_order(metrics: set[str]) -> list[str]:
     """Known metrics first."""
     known = list(SCORES)
     return sorted(metrics, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def significant(value: float) -> str:
+    """Three significant digits; a dash for what is not a number."""
+    return "\N{EN DASH}" if not math.isfinite(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,26 +17,14 @@ from markupsafe import Markup
 
 from src.report import facts, probe
 from src.report.masks import mask_pictures
-from src.report.measures import CURVES, HEALTH, MEAN_LOSS, Measure, in_order, score_title
-from src.report.plots import BUCKETS, Line, curves, embedding_map, is_long, principal_plane, run_colour
-from src.report.read import RANDOM, Embeddings, Health, RunData, Series, read_run
+from src.report.measures import in_order, score_title, significant
+from src.report.plots import BUCKETS, Panel, embedding_map, is_long, principal_plane, run_colour
+from src.report.read import RANDOM, Embeddings, Labelled, RunData, read_run
+from src.report.training import alarm_list, curve_panels, health_panels, health_table, require_curves
 
 MAP_LABELS = 9
-MOST_ALARMS = 100
-"""Evaluations with alarms that are listed."""
 FEW_PATIENTS = 100
 """From here up intervals hold what they should (`python -m tools.benchmark intervals`)."""
-Labelled = tuple[str, str, RunData]
-"""Name, colour, content."""
-PROBE = "This is a probe: it trains no encoder."
-STYLES = ("-", "--", "-.", ":")
-
-
-class Panel(NamedTuple):
-    """A plot with what there is to say about it."""
-
-    figure: Markup
-    caption: str = ""
 
 
 class RunPart(NamedTuple):
@@ -60,33 +49,20 @@ class Glance:
     """Name, value, and the value of the random encoder or what else it is to be seen beside."""
 
 
-class AlarmList(NamedTuple):
-    """The alarms of a run."""
-
-    evaluations: int
-    last_step: int
-    """Of the last evaluation."""
-    now: bool
-    """Whether the last evaluation has one."""
-    alarmed: list[tuple[int, tuple[str, ...]]]
-    """Evaluations with their sentences, the last first."""
-    most: int = MOST_ALARMS
-
-
-def write_page(folders: Sequence[Path]) -> str:
-    """The HTML of the report on these run folders.
+def write_page(folders: Sequence[Path], show_ecg: bool = True) -> str:
+    """The HTML of the report on these run folders; without `show_ecg` no record is read.
 
     Raises:
         ValueError: one of them is not a run folder.
     """
-    return render([read_run(folder) for folder in folders])
+    return render([read_run(folder) for folder in folders], show_ecg)
 
 
-def render(runs: Sequence[RunData]) -> str:
+def render(runs: Sequence[RunData], show_ecg: bool = True) -> str:
     """The HTML of the report on these runs."""
     names = unique([run.name for run in runs])
     labelled = [(name, run_colour(place), run) for place, (name, run) in enumerate(zip(names, runs, strict=True))]
-    content = _sections(labelled)
+    content = _sections(labelled, show_ecg)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -106,15 +82,16 @@ def render(runs: Sequence[RunData]) -> str:
         attempts=[_part(one, _attempts) for one in labelled],
         configs=[_part(one, _config) for one in labelled],
         alarms=content["health"],
-        health=list(_health_panels(labelled)),
-        health_table=_health_table(labelled),
+        health=list(health_panels(labelled)),
+        health_table=health_table(labelled),
         curve_parts=content["curves"],
-        curves=list(_curve_panels(labelled)),
+        curves=list(curve_panels(labelled)),
         long_lines=BUCKETS if any(is_long(series) for run in runs for series in run.metrics.values()) else 0,
         probes=content["probe"],
         probe_tests=_probe_tests(content["probe"]),
         row_words=probe.row_words,
         masks=content["masks"],
+        show_ecg=show_ecg,
         maps=content["embeddings"],
     )
 
@@ -130,13 +107,13 @@ TITLES = {
 """Sections of the page; one that no run has anything for is told of at its end."""
 
 
-def _sections(runs: Sequence[Labelled]) -> dict[str, list[RunPart]]:
+def _sections(runs: Sequence[Labelled], show_ecg: bool) -> dict[str, list[RunPart]]:
     """What each section has of each run, or why it has nothing."""
     made: dict[str, Callable[[RunData], Any]] = {
-        "health": _alarms,
-        "curves": _has_curves,
+        "health": alarm_list,
+        "curves": require_curves,
         "probe": _results,
-        "masks": mask_pictures,
+        "masks": partial(mask_pictures, show_ecg=show_ecg),
         "embeddings": _maps,
     }
     return {name: [_part(one, make) for one in runs] for name, make in made.items()}
@@ -188,11 +165,6 @@ def _probe_numbers(run: RunData) -> Iterator[tuple[str, str, str]]:
                 yield f"{score_title(metric)}, {test}", probe.shown(scores.macro[metric]).value, words
 
 
-def significant(value: float) -> str:
-    """Three significant digits; a dash for what is not a number."""
-    return "\N{EN DASH}" if not math.isfinite(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
 def _comparisons(runs: Sequence[Labelled]) -> list[tuple[str, list[tuple[str, str]], list[facts.Fact]]]:
     """Objective, runs with it and keys that differ: configs of two objectives have too little in common."""
     found = []
@@ -202,12 +174,6 @@ def _comparisons(runs: Sequence[Labelled]) -> list[tuple[str, list[tuple[str, st
             named = [(name, colour) for name, colour, _ in alike]
             found.append((objective, named, facts.differences([run for _, _, run in alike])))
     return found
-
-
-def _alarms(run: RunData) -> AlarmList:
-    evaluated = _health_of(run)
-    found = [(one.step, one.alarms) for one in reversed(evaluated) if one.alarms]
-    return AlarmList(len(evaluated), evaluated[-1].step, bool(evaluated[-1].alarms), found)
 
 
 def _attempts(run: RunData) -> list[list[str]]:
@@ -220,136 +186,6 @@ def _config(run: RunData) -> str:
     if not run.config:
         raise ValueError(run.problems.get("config.yaml", "There is no config.yaml."))
     return facts.config_text(run)
-
-
-def _has_curves(run: RunData) -> None:
-    if run.objective == "probe":
-        raise ValueError(PROBE)
-    if not run.metrics:
-        raise ValueError("metrics.jsonl has no line yet.")
-
-
-def _curve_panels(runs: Sequence[Labelled]) -> Iterator[Panel]:
-    """A panel for each number of metrics.jsonl that is worth one."""
-    trained = [(colour, _drawn(run), len(runs) == 1) for _, colour, run in runs if run.objective != "probe"]
-    keys = dict.fromkeys(key for _, series, _ in trained for key in series)
-    for key in sorted(keys, key=_curve_place):
-        lines = [line for colour, series, alone in trained for line in _lines(key, series.get(key, {}), colour, alone)]
-        lost = sum(int((~np.isfinite(line.series.values)).sum()) for line in lines)
-        caption = "" if not lost else f"{lost:,} {'value is' if lost == 1 else 'values are'} not finite and not drawn."
-        measure = CURVES.get(key, Measure(key, ""))
-        yield Panel(curves(measure.title, lines, measure.low, measure.high), caption)
-
-
-def _curve_place(key: str) -> tuple[int, str]:
-    known = list(CURVES)
-    return (0 if key == "loss" else 1 if key.startswith("loss/") else 2 + known.index(key)), key
-
-
-def _drawn(run: RunData) -> dict[str, dict[str, Series]]:
-    """Panel -> line -> series: learning rates in one panel, parts of the loss where they are not the loss itself."""
-    found: dict[str, dict[str, Series]] = {}
-    for key, series in run.metrics.items():
-        kind, _, name = key.partition("/")
-        if kind == "loss" and name and not _same(series, run.metrics.get("loss")):
-            found[key] = {"": series}
-        elif kind == "lr":
-            rates = found.setdefault("learning rate", {})
-            twin = next((other for other, known in rates.items() if _same(series, known)), None)
-            rates[name if twin is None else f"{twin}, {name}"] = series if twin is None else rates.pop(twin)
-        elif key in CURVES and (key != "skipped_steps" or np.nansum(series.values)):
-            found[key] = {"": series}
-    if len(rates := found.get("learning rate", {})) == 1:
-        found["learning rate"] = {"": next(iter(rates.values()))}
-    return found
-
-
-def _same(one: Series, other: Series | None) -> bool:
-    return other is not None and all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
-
-
-def _lines(key: str, named: dict[str, Series], colour: str, alone: bool) -> Iterator[Line]:
-    """The lines of a run in a panel: told apart by style, with a legend where there are several."""
-    for place, (name, series) in enumerate(named.items()):
-        yield Line(series, run_colour(place) if alone else colour, STYLES[place % len(STYLES)], name)
-
-
-def _health_of(run: RunData) -> tuple[Health, ...]:
-    """The run's evaluations; ValueError tells why there are none."""
-    if run.objective == "probe":
-        raise ValueError(PROBE)
-    if not run.health:
-        raise ValueError("It has no evaluation yet: health.jsonl is empty or absent (evaluation.every says how often).")
-    return run.health
-
-
-def _health_panels(runs: Sequence[Labelled]) -> Iterator[Panel]:
-    """A panel for each measure, the random encoder's value dashed."""
-    evaluated = [(colour, run) for _, colour, run in runs if run.health]
-    measured = dict.fromkeys(
-        key for _, run in evaluated for one in run.health for key in one.measures if not key.startswith(RANDOM)
-    )
-    if "loss" in measured and not any(MEAN_LOSS in one.measures for _, run in evaluated for one in run.health):
-        del measured["loss"]  # alone it stands among the curves
-    for key in sorted(measured, key=_health_place):
-        if key == MEAN_LOSS:
-            continue
-        lines = [line for colour, run in evaluated for line in _health_lines(run, key, colour)]
-        if lines:
-            measure = HEALTH.get(key, Measure(key.replace("_", " "), ""))
-            yield Panel(curves(measure.title, lines, measure.low, measure.high), measure.meaning)
-
-
-def _health_place(key: str) -> int:
-    key = "loss" if key == MEAN_LOSS else key
-    return list(HEALTH).index(key) if key in HEALTH else len(HEALTH)
-
-
-def _health_lines(run: RunData, key: str, colour: str) -> Iterator[Line]:
-    steps = np.array([one.step for one in run.health], np.float64)
-    beside = (MEAN_LOSS, ":") if key == "loss" else (RANDOM + key, "--")
-    for name, style in ((key, "-"), beside):
-        values = np.array([one.measures.get(name, math.nan) for one in run.health])
-        known = np.isfinite(values)
-        if not known.any():
-            continue
-        if style == "--":  # one value, drawn as wide as the run even where there is one evaluation
-            level = values[known][-1]
-            begin, end = (0.0, max(steps[-1], 1.0)) if len(steps) == 1 else (steps[0], steps[-1])
-            yield Line(Series(np.array([begin, end]), np.array([level, level])), colour, style)
-        else:
-            yield Line(Series(steps[known], values[known]), colour, style)
-
-
-class HealthTable(NamedTuple):
-    """The last value of each measure beside the random encoder's, two columns a run."""
-
-    runs: list[tuple[str, str, int]]
-    """Name, colour, step."""
-    rows: list[tuple[str, list[tuple[str, str]]]]
-
-
-def _health_table(runs: Sequence[Labelled]) -> HealthTable | None:
-    evaluated = [(name, colour, run.health[-1]) for name, colour, run in runs if run.health]
-    found = {key.removeprefix(RANDOM) for _, _, last in evaluated for key in last.measures}
-    if not found:
-        return None
-    rows = [
-        (
-            _health_title(key),
-            [
-                tuple(significant(last.measures.get(name, math.nan)) for name in (key, RANDOM + key))
-                for _, _, last in evaluated
-            ],
-        )
-        for key in sorted(found, key=lambda key: (_health_place(key), key))
-    ]
-    return HealthTable([(name, colour, last.step) for name, colour, last in evaluated], rows)  # type: ignore[arg-type]
-
-
-def _health_title(key: str) -> str:
-    own = {"loss": "Training loss", MEAN_LOSS: "Loss of predicting the mean"}
-    return own.get(key) or (HEALTH[key].title if key in HEALTH else key.replace("_", " "))
 
 
 def _results(run: RunData) -> probe.Results:

@@ -65,6 +65,13 @@ class Interval(NamedTuple):
     high: float
 
 
+class Panel(NamedTuple):
+    """A plot with what there is to say about it."""
+
+    figure: Markup
+    caption: str = ""
+
+
 def run_colour(place: int) -> str:
     """The colour of a run on the page; the eighth has that of the first."""
     return RUN_COLOURS[place % len(RUN_COLOURS)]

@@ -1,6 +1,7 @@
 """A run folder as it is now: whole, still growing, killed midway or damaged in parts; nothing here raises for that.
 
-What can't be read is told in a sentence and left out; the rest is used.
+What can't be read is told in a sentence and left out; the rest is used. The files count steps from 0; everything that
+is read here counts them as the training log does, 1 after the first.
 """
 
 # N records, F features, K labels
@@ -36,7 +37,7 @@ Values = NDArray[np.float64]
 
 
 class Series(NamedTuple):
-    """A number over steps; NaN where a line has null."""
+    """A number over steps done; NaN where a line has null."""
 
     steps: Values
     values: Values
@@ -47,7 +48,7 @@ class Attempt(NamedTuple):
 
     number: int
     start: int | None
-    """The step it started from."""
+    """Steps done before it."""
     processes: int | None
     device: str
     cores: int | None
@@ -62,6 +63,7 @@ class Health:
     """One evaluation of the representation."""
 
     step: int
+    """Steps done."""
     measures: dict[str, float]
     """Numbers by name, those of the random encoder with the prefix `random_init/`."""
     alarms: tuple[str, ...]
@@ -106,12 +108,16 @@ class RunData:
     @property
     def steps(self) -> int | None:
         """Steps that metrics.jsonl tells of."""
-        return int(self.metrics["loss"].steps[-1]) + 1 if "loss" in self.metrics else None
+        return int(self.metrics["loss"].steps[-1]) if "loss" in self.metrics else None
 
     @property
     def finished(self) -> bool:
         """Whether it left what a run leaves at its end."""
         return self.parameters is not None or self.results is not None
+
+
+Labelled = tuple[str, str, RunData]
+"""A run with the name and the colour that it has on a page, which come first."""
 
 
 def read_run(root: Path) -> RunData:
@@ -254,7 +260,10 @@ def shareable_but_root(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(path: Path, problems: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """The records of a JSON-lines file; a last line without its end is one that is being written."""
+    """The records of a JSON-lines file, with steps counted from 1.
+
+    A last line without its end is one that is being written.
+    """
     broken = 0
     try:
         with path.open("rb") as file:
@@ -264,8 +273,9 @@ def _lines(path: Path, problems: dict[str, str]) -> Iterator[dict[str, Any]]:
                 except (ValueError, RecursionError):
                     broken += line.endswith(b"\n")
                     continue
-                if isinstance(record, dict) and math.isfinite(number(record.get("step"))):
-                    yield record
+                step = number(record.get("step")) if isinstance(record, dict) else math.nan
+                if math.isfinite(step):
+                    yield {**record, "step": step + 1.0}
                 else:
                     broken += 1
     except FileNotFoundError:
@@ -281,7 +291,7 @@ def _metrics(path: Path, problems: dict[str, str]) -> dict[str, Series]:
     steps: dict[str, array[float]] = {}
     values: dict[str, array[float]] = {}
     for record in _lines(path, problems):
-        step = float(record["step"])
+        step = record["step"]
         for key, value in record.items():
             if key == "step" or not (value is None or isinstance(value, int | float)):
                 continue

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.config.sections import SyntheticConfig
+from src.data.synthetic import make_synthetic
 from src.report.read import read_run, shareable, without_paths
 from tests.commands import ROOT, refuse
 from tests.report.conftest import HOSTILE, SENTENCE, append, copy, page_of, raise_alarm
@@ -41,6 +43,20 @@ def test_page_refers_to_nothing_outside(pages):
         assert re.sub("https://doi.org/", "", text).count("://") == 0
 
 
+def test_tables_have_captions_and_heads_that_say_what_they_head(pages, run, tmp_path):
+    two_runs = page_of(run, copy(run, tmp_path / "other"))
+    tables = [table for text in [*pages, two_runs] for table in Page(text).tables]
+    assert len(tables) > 40
+    for table in tables:
+        assert table.tags[0] == "caption" and table.tags.count("caption") == 1 and table.caption.strip()
+        for cell in (cell for row in table.rows for cell in row):
+            assert cell.scope == ({"thead": "col", "tbody": "row"}[cell.part] if cell.tag == "th" else None), cell
+            assert cell.tag == "td" or cell.text.strip(), f"a head without words: {table.caption}"
+            assert cell.tag == "th" or cell.part == "tbody" or not cell.text.strip(), f"words in no head: {cell}"
+        for row in table.rows:
+            assert any(cell.tag == "th" for cell in row), f"a row without a head: {table.caption}, {row}"
+
+
 def test_page_is_small(pages):
     assert max(map(len, pages)) < 2_000_000
 
@@ -59,17 +75,27 @@ def test_page_tells_what_was_run(run):
     assert "final_weight_decay: 0.4" in text, "the whole config"
 
 
+def test_steps_are_those_of_the_training_log(run):
+    log = (run / "training.log").read_text()
+    trained, evaluated = (
+        [int(step) for step in re.findall(found, log)] for found in (r" step (\d+)/", r" at step (\d+):")
+    )
+    data = read_run(run)
+    assert trained[0] == 1 and data.metrics["loss"].steps.tolist() == trained and data.steps == trained[-1]
+    assert [one.step for one in data.health] == evaluated == [10, 20, 26]
+
+
 def test_healthy_run_has_a_green_line_and_no_red(run):
     page = Page(page_of(run))
     assert "green" in page.classes and "red" not in page.classes
-    assert "No alarm at any of 3 evaluations, the last at step 25" in page.text
+    assert "No alarm at any of 3 evaluations, the last at step 26" in page.text
 
 
 def test_alarm_is_prominent_and_escaped(run):
     raise_alarm(run, 30)
     text = page_of(run)
     page = Page(text)
-    assert "red" in page.classes and "Alarm at the last evaluation, step 30" in page.text
+    assert "red" in page.classes and "Alarm at the last evaluation, step 31" in page.text
     assert without_paths(SENTENCE) in page.text
     assert "<b>&" not in text
 
@@ -79,7 +105,7 @@ def test_alarm_that_went_by_is_told_without_red(run):
     append(run / "health.jsonl", {"step": 40, "rankme": 20.0, "random_init/rankme": 22.0, "alarms": []})
     page = Page(page_of(run))
     assert "red" not in page.classes and "amber" in page.classes
-    assert "Earlier alarms , none at the last evaluation, step 40" in page.text.replace("alarms,", "alarms ,")
+    assert "Earlier alarms , none at the last evaluation, step 41" in page.text.replace("alarms,", "alarms ,")
 
 
 def test_labels_are_escaped_in_tables_and_plots(probe):
@@ -153,10 +179,12 @@ def test_runs_stand_side_by_side(run, tmp_path):
     text = page_of(run, other)
     page = Page(text)
     assert re.search(
-        r"Keys of the config that differ Key run other seed 0 7 optimization\.lr 0\.001 0\.002 Starts", page.text
+        r"Keys of the config that differ What each run has there Key run other"
+        r" seed 0 7 optimization\.lr 0\.001 0\.002 Starts",
+        page.text,
     )
     assert text.count("#0072b2") > 10 and text.count("#d55e00") > 10, "a colour for each"
-    assert page.text.count("step 25 random encoder") == 2, "a column for each"
+    assert page.text.count("step 26 random encoder") == 2, "a column for each"
 
 
 def test_equal_names_are_told_apart(run, tmp_path):
@@ -256,6 +284,31 @@ def test_shards_that_are_elsewhere_cost_only_the_masks(run):
     (run / "config.yaml").write_text(re.sub("root: .*", "root: /nowhere/at/all/ours", config))
     text = Page(page_of(run)).text
     assert "The shards ours can't be read from here" in text and "/nowhere" not in text
+
+
+def traces(page):
+    """The paths of leads on paper; a calibration mark has six points."""
+    paths = re.findall(r' d="([^"]*)"[^>]*stroke: #000000; stroke-width: 0\.8;', page)
+    return [path for path in paths if path.count("L") > 5]
+
+
+def test_page_without_ecg_holds_none_of_any_record(run, tmp_path):
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub("root: .*", f"root: {tmp_path / 'shards'}", config))
+    data = read_run(run).config["data"]
+    drawn, without = [], []
+    for seed in (1, 2):
+        make_synthetic(tmp_path / "shards", SyntheticConfig(**data["synthetic"] | {"seed": seed}), data["leads"])
+        drawn.append(page_of(run))
+        assert main([str(run), "--without-ecg", "--output", str(tmp_path / "page.html")]) == 0
+        without.append((tmp_path / "page.html").read_text())
+        (tmp_path / "shards").rename(tmp_path / f"shards of {seed}")
+    assert [len(traces(page)) for page in drawn] == [21, 21], "three leads of three samples, and twelve of one"
+    assert not set(traces(drawn[0])) & set(traces(drawn[1]))
+    assert traces(without[0]) == [] and without[0] == without[1], "the page does not depend on any signal"
+    text = Page(without[0]).text
+    assert "this page was made to hold no ECG" in text and "Sample 3:" in text and "over one record" not in text
+    assert "this page was made to hold no ECG" not in Page(drawn[0]).text
 
 
 def test_the_same_folder_gives_the_same_page(run):
