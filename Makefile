@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DEVICES ?=
-COHORT ?=
+COHORT ?= --patients 3000
 TRAINING ?=
 TRAIN = $(BIN)/python main.py $(if $(DEVICES),--devices $(DEVICES))
 

@@ -305,7 +305,7 @@ def test_beats_of_three_classes(beats, tmp_path):
     for place, label in enumerate("NSV"):
         auroc = roc_auc_score(truth[:, place], told[:, place])
         assert scores["labels"][label]["auroc"]["value"] == pytest.approx(auroc, abs=1e-6)
-    assert found["rows"][0]["width"] == 2 * 16 and found["rows"][2]["width"] == 2 * 128
+    assert found["rows"][0]["width"] == 16 and found["rows"][2]["width"] == 2 * 128
     assert set(found["data"]) == {"train"}
 
 
