@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from tools import trial, trial_encoders
@@ -58,6 +59,25 @@ def test_ptbxl500_scores_every_record_once_by_an_encoder_that_has_not_seen_its_p
     words.set_probe = ["scores.draws=60"]
     with pytest.raises(ValueError, match="scores.draws = 50, not 60"):
         trial_encoders.ptbxl500(words)
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.timeout(600)
+def test_ptbxl500_pre_trained_on_simulated_ecgs_sees_none_of_its_records_before_the_probe(
+    tmp_path, medssl_data, monkeypatch
+):
+    monkeypatch.setattr(trial_encoders, "FOLDS", 2)
+    monkeypatch.setattr(trial_encoders, "SHUFFLES", 1)
+    monkeypatch.setattr(trial_encoders, "COHORT_PATIENTS", 60)
+    words = Namespace(output=tmp_path, data=medssl_data, devices=["cpu"], set=SHORT, set_probe=["scores.draws=50"])
+    table = trial_encoders.ptbxl500_simulated(words)
+    for fold in range(2):
+        trained = yaml.safe_load((tmp_path / f"fold-{fold}/pretrain/config.yaml").read_text())
+        assert trained["data"]["root"] == str(tmp_path / "cohort-shards") and trained["seed"] == fold
+        assert (tmp_path / f"fold-{fold}/probe/predictions/fold/pretrained.0.csv").is_file()
+    assert "pre-trained on 60 simulated patients" in table and "| pretrained - random_init |" in table
+    assert trial_encoders.ptbxl500_simulated(words) == table, "a finished trial is read, not run again"
 
 
 def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
