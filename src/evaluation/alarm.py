@@ -17,9 +17,9 @@ def alarms(record: Mapping[str, Any], share: float, advice: str) -> list[str]:
     probe's macro AUROC above 0.5, since features of a high rank may be noise; and the loss of predicting the mean,
     since neither notices features that shrink to a constant and keep their shape. With a teacher that is the student
     (momentum 0) RankMe rose from 25.7 to 30.4 and the probe fell from 0.59 to 0.55, while that loss fell from 0.25 to
-    0.006. But that loss falls in healthy runs as well, to 0.46 of the random encoder's in 2,400 steps while the probe rose
-    from 0.64 to 0.74: it counts only where the probe is worse than the random encoder's, and without a probe from half
-    the share on.
+    0.006. But that loss falls in healthy runs as well, to 0.46 of the random encoder's in 2,400 steps while the probe
+    rose from 0.64 to 0.74: it counts only where the probe is worse than the random encoder's, and without a probe from
+    half the share on.
     """
     found = []
     if (ranks := _pair(record, "rankme")) and not ranks[0] >= share * ranks[1]:
