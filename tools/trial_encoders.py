@@ -43,7 +43,7 @@ SHUFFLES = 5
 
 
 def mitdb(words: argparse.Namespace) -> str:
-    """Heartbeats: five seeds of pre-training on DS1, linear heads on DS1, scored on DS2; no patient is in both."""
+    """Heartbeats: five seeds of pre-training on DS1, linear heads on DS1, scored on DS2; no record is in both."""
     shards = words.output / "shards"
     if not shards.exists():
         _build(["--input", words.data / "ecg/mitdb/beats.npz", "--output", shards])
