@@ -117,10 +117,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(
             f"{path} has format {content['format']}, this version reads {FORMAT}: use the version it is from"
         )
-    files = tuple(
-        RankFile(**{**file, "ranges": tuple(Range(**r) for r in file["ranges"])}) for file in content.pop("files")
-    )
+    files = tuple(rank_file_from(file) for file in content.pop("files"))
     return Manifest(**content, files=files)
+
+
+def rank_file_from(content: dict[str, Any]) -> RankFile:
+    """A RankFile from its JSON."""
+    return RankFile(**{**content, "ranges": tuple(Range(**part) for part in content["ranges"])})
 
 
 def _checksum(content: Any) -> str:

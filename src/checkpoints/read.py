@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +43,11 @@ class Checkpoint:
         """Names of the tensors of a kind: model, buffer, exp_avg or exp_avg_sq."""
         return {name for owner, name in self._by_tensor if owner == kind}
 
+    def shapes(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+        """Kind, name and whole shape of every tensor."""
+        for (kind, name), ((file, part), *_) in self._by_tensor.items():
+            yield kind, name, tuple(file.shapes[part.key])
+
     def read(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
         """The tensor `kind/name`, put together from its ranges.
 
@@ -48,20 +55,31 @@ class Checkpoint:
             ValueError: it has another shape; the message names it.
             DamagedCheckpoint: its ranges leave a gap.
         """
+        return self.read_range(kind, name, shape, 0, math.prod(shape)).view(shape)
+
+    def read_range(self, kind: str, name: str, shape: tuple[int, ...], start: int, end: int) -> Tensor:
+        """Elements [start, end) of the flattened tensor `kind/name` of this whole shape; nothing else is read.
+
+        Raises:
+            As `read`.
+        """
         found = self._by_tensor[kind, name]
         saved = tuple(found[0][0].shapes[found[0][1].key])
         if saved != shape:
             raise ValueError(f"{self.folder}: {kind} {name} has shape {list(saved)}, the model wants {list(shape)}")
-        parts, reached = [], 0
+        parts, reached = [], start
         for file, part in found:
-            if part.start != reached:
+            if part.end <= start or part.start >= end:
+                continue
+            if part.start > reached:
                 break
             with safe_open(self.folder / file.name, "pt") as tensors:
-                parts.append(tensors.get_tensor(part.key))
-            reached = part.end
-        if reached != torch.Size(shape).numel():
+                stop = min(end, part.end)
+                parts.append(tensors.get_slice(part.key)[reached - part.start : stop - part.start])
+            reached = stop
+        if reached < end:
             raise DamagedCheckpoint(self.folder, f"{self.folder}: the ranges of {kind} {name} end at element {reached}")
-        return torch.cat(parts).view(shape)
+        return torch.cat(parts) if parts else torch.empty(0)
 
     @cached_property
     def _by_tensor(self) -> dict[tuple[str, str], list[tuple[RankFile, Range]]]:

@@ -147,13 +147,52 @@ class OptimizationConfig(Section):
         return self
 
 
+class OffloadConfig(Section):
+    """What is kept in the machine's memory instead of the GPU's."""
+
+    optimizer: bool = False
+    """Moments and fp32 masters (deepspeed, zero_stage 1 to 3); the update is computed there."""
+    parameters: bool = False
+    """Parameters too (deepspeed with zero_stage 3; fsdp, whose optimizer goes with them)."""
+
+
 class EngineConfig(Section):
     """What runs the model; may change between a kill and its resume."""
 
-    name: Literal["auto", "plain", "ddp"] = "auto"
-    """plain: one process; ddp: DistributedDataParallel; auto: plain for one process, ddp for more."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast: parameters, moments and teachers stay fp32."""
+    name: Literal["auto", "plain", "ddp", "fsdp", "deepspeed"] = "auto"
+    """plain: one process; ddp: DistributedDataParallel; fsdp: FSDP2, everything sharded; deepspeed: ZeRO; auto: plain
+    for one process, ddp for more."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are autocast: parameters, moments and teachers stay fp32; fp16 scales the loss."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """deepspeed only. What is sharded: nothing, the optimizer, gradients too, parameters too."""
+    offload: OffloadConfig = OffloadConfig()
+    replicas: PositiveInt = 1
+    """fsdp only. Copies of the model, each sharded over its part of the ranks (hybrid sharding)."""
+    deepspeed: str | None = None
+    """deepspeed only. A JSON of DeepSpeed's own settings, merged on top."""
+    recompute: NonNegativeInt = 0
+    """Activation checkpointing: 0 keeps all activations, 1 recomputes those of every block, n of every n-th."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of each block; auto: on a GPU, and eager with a warning where it does not work."""
+
+    @model_validator(mode="after")
+    def _offered(self) -> Self:
+        """Refuse what the engine can't do."""
+        sharded = self.name == "deepspeed" and self.zero_stage > 0
+        refused = {
+            "offload.optimizer": (self.offload.optimizer and not sharded, "deepspeed with zero_stage 1, 2 or 3"),
+            "offload.parameters": (
+                self.offload.parameters and self.name != "fsdp" and not (sharded and self.zero_stage == 3),
+                "fsdp, or deepspeed with zero_stage 3",
+            ),
+            "replicas": (self.replicas > 1 and self.name != "fsdp", "fsdp"),
+            "deepspeed": (self.deepspeed is not None and self.name != "deepspeed", "deepspeed"),
+        }
+        for key, (asked, where) in refused.items():
+            if asked:
+                raise ValueError(f"{key} is not for engine {self.name}; it needs {where}")
+        return self
 
 
 class CheckpointConfig(Section):
@@ -165,6 +204,8 @@ class CheckpointConfig(Section):
     """So many of the newest checkpoints are kept."""
     keep_every: PositiveInt | None = None
     """Checkpoints at multiples of so many steps are kept for ever."""
+    background: bool = False
+    """Copy everything to the machine's memory and write it while training goes on."""
 
 
 class EvaluationConfig(Section):

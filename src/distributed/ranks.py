@@ -36,8 +36,7 @@ def join() -> Ranks:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1:
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=_store(rank, world_size), rank=rank, world_size=world_size)
+        dist.init_process_group(_backend(device), store=_store(rank, world_size), rank=rank, world_size=world_size)
     return Ranks(rank, world_size, device)
 
 
@@ -52,6 +51,16 @@ def _store(rank: int, world_size: int) -> dist.Store:
         timeout=datetime.timedelta(minutes=5),
         master_listen_fd=int(socket) if socket and rank == 0 else None,
     )
+
+
+def alone(device: torch.device) -> None:
+    """A process group of this process only, for engines that can't do without one."""
+    if not dist.is_initialized():
+        dist.init_process_group(_backend(device), store=dist.HashStore(), rank=0, world_size=1)
+
+
+def _backend(device: torch.device) -> str:
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
 def leave() -> None:

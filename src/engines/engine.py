@@ -7,6 +7,8 @@ The contract with an objective (one nn.Module that holds everything with state):
 * the engine sums the weights over micro-batches and ranks before the first backward and backpropagates
   sum_k c_k * S_k * world / W_k, so that the gradient, after the backends' averaging, is that of one process with one
   big batch, whatever the micro-batches and ranks and however unequal their counts;
+* an objective with a loss between samples says `contrastive = True` (src/engines/door.py): the features of all
+  micro-batches are then contrasted together;
 * every trainable parameter gets a gradient, zeros if unused: backends differ on missing ones.
 """
 
@@ -57,6 +59,8 @@ class TensorSource(Protocol):
 
     def read(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor: ...
 
+    def read_range(self, kind: str, name: str, shape: tuple[int, ...], start: int, end: int) -> Tensor: ...
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -73,8 +77,11 @@ class Setup:
 class Engine(Protocol):
     """One training engine: the only way to the objective's parameters."""
 
-    name: str
     optimizer_steps: int
+    """Updates made."""
+
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, batch: Batch, mode: str) -> Any:
         """The objective's forward in the given mode, in the engine's precision."""
@@ -113,7 +120,9 @@ class Engine(Protocol):
 
 def autocast(config: EngineConfig, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which forwards run at the config's precision."""
-    return nullcontext() if config.precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+    if config.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if config.precision == "bf16" else torch.float16)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -13,9 +13,17 @@ from src.engines.engine import Batch, autocast, to_device
 
 
 class FrozenEngine:
-    """A module on the rank's device, without gradients, in the config's precision."""
+    """A module on the rank's device, without gradients, in the config's precision.
+
+    Raises:
+        ValueError: the config asks for an engine that shards.
+    """
 
     def __init__(self, module: nn.Module, config: EngineConfig, ranks: Ranks) -> None:
+        if config.name in ("fsdp", "deepspeed"):
+            raise ValueError(
+                f"engine.name is {config.name}, but a frozen encoder is whole in every process; remove it or set auto"
+            )
         self.config, self.ranks = config, ranks
         self.module = module.to(ranks.device).eval().requires_grad_(False)
 

@@ -26,6 +26,7 @@ class Attempt:
     start: int
     """The step it started from."""
     checkpoint_every: int
+    """Once it has passed so many steps there is a whole checkpoint; in the background one may still be under way."""
     world_size: int
     identity: dict[str, Any]
     """The config sections that make the run what it is."""

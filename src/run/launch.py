@@ -1,7 +1,7 @@
 """One process for each device, on this machine: started together, and none outlives another.
 
 The launcher stays free of torch (a second of start-up) and holds nothing: killing it kills the ranks (a parent-death
-signal), a rank that dies ends the others, Ctrl-C ends all.
+signal), a rank that dies ends the others, Ctrl-C and SIGTERM let them save and end; a second one does not wait.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from src.config.sections import ExperimentConfig, RunConfig
 from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
 from src.run.failure import first_failure
 
-GRACE_SECONDS = 5.0
+SAVE_SECONDS = 600.0
+"""So long may ranks that were asked to stop take to finish their step and write it; who can't wait asks again."""
 POLL_SECONDS = 0.05
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOPPED = (0, *(128 + number for number in STOPS))
+"""Exit codes of ranks that finished, or saved because they were asked to stop."""
 
 
 def in_rank() -> bool:
@@ -65,7 +69,15 @@ def check_devices(config: RunConfig, devices: Sequence[str]) -> None:
     """
     count = len(devices)
     if config.engine.name == "plain" and count > 1:
-        raise ValueError(f"engine.name is plain, which is one process, but {count} devices are given; use ddp or auto")
+        raise ValueError(
+            f"engine.name is plain, which is one process, but {count} devices are given; use auto, ddp, fsdp or "
+            f"deepspeed"
+        )
+    if count % config.engine.replicas:
+        raise ValueError(
+            f"engine.replicas {config.engine.replicas} does not divide {count} devices into equal groups; each group "
+            f"holds one copy of the model"
+        )
     if isinstance(config, ExperimentConfig) and config.data.batch_size % count:
         raise ValueError(
             f"data.batch_size {config.data.batch_size} cannot be shared equally by {count} devices; it is the "
@@ -76,7 +88,7 @@ def check_devices(config: RunConfig, devices: Sequence[str]) -> None:
 def launch(devices: Sequence[str]) -> int:
     """Run this same command once for each device and return the exit code of the job."""
     stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, lambda received, _: stopped.append(received))
     with tempfile.TemporaryDirectory(prefix="medssl-") as folder, socket.socket() as listener:
@@ -85,14 +97,18 @@ def launch(devices: Sequence[str]) -> int:
         ranks = [_start(rank, devices, listener, Path(folder)) for rank in range(len(devices))]
         try:
             while not stopped and any(rank.poll() is None for rank in ranks):
-                if any(rank.poll() for rank in ranks):
+                if any(rank.poll() not in (None, *STOPPED) for rank in ranks):
                     break
                 time.sleep(POLL_SECONDS)
+            if stopped:
+                _ask_to_stop(ranks, stopped)
         finally:
             own_deaths = [rank.poll() for rank in ranks]
             _end(ranks)
-        if stopped:
-            print(f"stopped by {signal.Signals(stopped[0]).name}", file=sys.stderr)
+        by_signal = any(code is not None and code < 0 for code in own_deaths)  # before the rank watched for it
+        if stopped and any(code != 0 for code in own_deaths) and (by_signal or first_failure(Path(folder)) is None):
+            saved = "" if all(code in STOPPED for code in own_deaths) else " before a step could be saved"
+            print(f"stopped by {signal.Signals(stopped[0]).name}{saved}", file=sys.stderr)
             return 128 + stopped[0]
         return _report(own_deaths, Path(folder))
 
@@ -121,17 +137,23 @@ def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures:
     )
 
 
-def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+def _ask_to_stop(ranks: Sequence[subprocess.Popen[bytes]], stopped: list[int]) -> None:
+    """Wait until all ranks have saved and ended, or one has died of it, or somebody asks again."""
     for rank in ranks:
         if rank.poll() is None:
             rank.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + SAVE_SECONDS
+    while len(stopped) == 1 and time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
+        if any(rank.poll() not in (None, *STOPPED) for rank in ranks):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Nothing is lost: what is called a checkpoint is whole, and logs are cut back to it."""
     for rank in ranks:
-        try:
-            rank.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            rank.kill()
-            rank.wait()
+        rank.kill()
+        rank.wait()
 
 
 def _report(exit_codes: Sequence[int | None], failures: Path) -> int:

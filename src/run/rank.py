@@ -14,11 +14,12 @@ from src.distributed.variables import FAILURES
 from src.run.failure import record_failure
 from src.run.launch import check_devices
 from src.run.run import Run
+from src.run.stop import Stopped
 from src.run.training import TrainingRun
 
 
 def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) -> None:
-    """Run an objective's `main` on this rank and end the process with 0, or 1 after an error.
+    """Run an objective's `main` on this rank; the process ends with 0, 1 after an error, or 128 + the stopping signal.
 
     Ends by os._exit: a gloo process sometimes aborts after all Python code has finished (11 of 60 with torch 2.13).
     """
@@ -30,6 +31,9 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
         run = make_run(config, ranks, check)
         train(config, run)
         leave()
+    except Stopped as stopped:
+        code = 128 + stopped.number
+        run.say(str(stopped))  # type: ignore[union-attr]
     except BaseException as error:
         code = 1
         failure = record_failure(int(os.environ["RANK"]), error)

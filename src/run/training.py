@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from src.checkpoints.manifest import Manifest, read_manifest
 from src.checkpoints.read import Checkpoint
 from src.checkpoints.retention import clear_leftovers, retain, set_aside
-from src.checkpoints.write import write_checkpoint
+from src.checkpoints.write import BackgroundWriter, write_checkpoint
 from src.config.identity import config_hash, identity
 from src.config.load import dump_config
 from src.config.sections import ExperimentConfig
@@ -37,6 +37,7 @@ from src.run.folder import Attempt
 from src.run.logs import LOGGER, Lines, Progress, duration
 from src.run.resume import find_checkpoint, initial_weights
 from src.run.run import Run
+from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
 
 
@@ -50,6 +51,7 @@ class TrainingRun(Run):
         self.total_steps = 0
         self._parameters = (0, 0)
         self._clock = Clock()
+        self._writer = BackgroundWriter(ranks)
 
     def engine(self, objective: nn.Module, loader: Loader, encoder: EncoderPart) -> Engine:
         """The engine that the config asks for around the objective, with schedules over the whole run.
@@ -81,6 +83,7 @@ class TrainingRun(Run):
 
         Raises:
             ValueError: the folder belongs to another experiment, or none of its checkpoints is whole.
+            Stopped: a signal asked for it; the last step is saved.
         """
         if not self.check:
             self.claim()
@@ -89,9 +92,11 @@ class TrainingRun(Run):
             yield from self._check_steps(loader, start)
             return
         self._open_logs(start, loader)
+        stop = StopRequest(self.ranks)
         progress = Progress(start, self.total_steps, shown=self.ranks.first)
         batches = loader.steps(start, self.total_steps)
         self._clock = Clock()
+        asked = 0
         for step in range(start, self.total_steps):
             batch = self._clock.next(batches)
             self._write_audit(step, batch)
@@ -104,9 +109,18 @@ class TrainingRun(Run):
             if monitor.every is not None and self._due(step, monitor.every):
                 with self._clock.paused():
                     self._evaluate(step, engine, monitor)
-            if self._due(step, self.config.checkpoint.every):
+            self._writer.check()
+            asked = stop.poll() if step + 1 < self.total_steps else 0
+            if asked or self._due(step, self.config.checkpoint.every):
                 self._save(engine, loader, step + 1)
+            if asked:
+                break
+        stop.drain()
+        self._writer.wait()
+        barrier()
         progress.close()
+        if asked:
+            raise Stopped(asked, step + 1)
 
     def log(self, step: int, losses: dict[str, Tensor]) -> None:
         """Hand over the global losses of this step; they are read from the device only where a line is due."""
@@ -165,7 +179,7 @@ class TrainingRun(Run):
                 Attempt(
                     number=self.attempt,
                     start=start,
-                    checkpoint_every=self.config.checkpoint.every,
+                    checkpoint_every=self.config.checkpoint.every * (2 if self.config.checkpoint.background else 1),
                     world_size=self.ranks.world_size,
                     identity=identity(self.config),
                     data_sha256=loader.sha256,
@@ -239,9 +253,15 @@ class TrainingRun(Run):
             state=engine.state(),
             encoder=self._encoder.describe(),
         )
+        if self.config.checkpoint.background:
+            self._writer.write(self.folder.checkpoints, manifest, engine.pieces(), self._retain)
+            return
         written = write_checkpoint(self.folder.checkpoints, manifest, engine.pieces(), self.ranks)
         if self.ranks.first:
-            retain(self.folder.checkpoints, self.config.checkpoint, written)
+            self._retain(written)
+
+    def _retain(self, written: Path) -> None:
+        retain(self.folder.checkpoints, self.config.checkpoint, written)
 
     def _check_steps(self, loader: Loader, start: int) -> Iterator[tuple[int, list[Batch]]]:
         """Train a step or two whose result is thrown away, then say what the run would be."""

@@ -1,0 +1,39 @@
+"""What is done to the blocks of a network from outside, before an engine shards them: recomputation, compilation."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from src.config.sections import EngineConfig
+
+
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The members of every `nn.ModuleList`: the repeated blocks of transformers and convolutional stages."""
+    return [block for holder in module.modules() if isinstance(holder, nn.ModuleList) for block in holder]
+
+
+def prepare_blocks(module: nn.Module, config: EngineConfig, device: torch.device) -> None:
+    """Recompute and compile as the config says; names of parameters stay what they are.
+
+    Every n-th of the trained blocks is recomputed.
+
+    Raises:
+        ValueError: the model has no blocks for what is asked.
+    """
+    blocks = blocks_of(module)
+    if not blocks and (config.recompute or config.compile == "on"):
+        raise ValueError(
+            "engine.recompute and engine.compile work on the blocks of an nn.ModuleList; the model has none"
+        )
+    if config.recompute:
+        trained = [block for block in blocks if any(parameter.requires_grad for parameter in block.parameters())]
+        for block in trained[:: config.recompute]:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
+        torch._dynamo.config.suppress_errors = True  # what can't be compiled runs as it is, and torch warns of it
+        for block in blocks:
+            block.compile()

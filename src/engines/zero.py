@@ -1,0 +1,389 @@
+"""DeepSpeed ZeRO: stage 0 keeps everything on every rank, 1 shards the optimizer, 2 the gradients, 3 the parameters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from src.config.sections import EngineConfig, OptimizationConfig
+from src.distributed.ranks import Ranks, alone
+from src.engines.door import Door
+from src.engines.engine import Piece, TensorSource
+from src.engines.training import MOMENTS, TrainingEngine, same_names
+
+COMPILED_ON_CPU = "deepspeed_shm_comm"
+"""An operator that DeepSpeed compiles for a minute on a CPU and that training does not need; a process killed while it
+loads leaves a lock on which every later one waits for ever."""
+
+
+class SkippingAdamW(torch.optim.AdamW):
+    """AdamW that divides by the loss scale, clips, and leaves everything as it was if a gradient is not finite.
+
+    What ZeRO's own optimizers do at stages 1 to 3; stage 0 steps the optimizer that it is given.
+    """
+
+    scale, clip, norm, overflow = 1.0, None, 0.0, False
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update, or none."""
+        held = [parameter for group in self.param_groups for parameter in group["params"]]
+        for parameter in held:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in held]
+        torch._foreach_div_(gradients, self.scale)
+        total = get_total_norm(gradients)
+        self.norm = total.item()
+        self.overflow = not math.isfinite(self.norm)
+        if not self.overflow:
+            if self.clip is not None:
+                clip_grads_with_norm_(held, self.clip, total)
+            super().step(closure)
+
+
+class ZeroEngine(TrainingEngine):
+    """AdamW by DeepSpeed; parameters, moments and teachers are fp32 at every stage."""
+
+    name = "deepspeed"
+
+    def _wrap(self, door: Door) -> nn.Module:
+        self.stage = self.config.zero_stage
+        door.to(self.ranks.device)
+        self.parameters: dict[str, Any] = dict(self.objective.named_parameters())
+        self.trainable = {name: self.parameters[name] for name in self.trains}
+        kind = SkippingAdamW if self.stage == 0 else torch.optim.AdamW
+        base = kind(
+            [{"params": [self.parameters[name] for name in group.parameters]} for group in self.groups],
+            lr=self.optimization.lr,
+            betas=self.optimization.betas,
+            eps=self.optimization.eps,
+        )
+        if isinstance(base, SkippingAdamW):
+            base.clip = self.optimization.clip  # type: ignore[assignment]
+        self.engine, self.optimizer = _initialize(door, base, self.config, self.optimization, self.ranks)
+        return self.engine
+
+    @property
+    def adamw(self) -> torch.optim.Optimizer:
+        """The optimizer inside DeepSpeed's."""
+        inner: torch.optim.Optimizer = self.optimizer if self.stage == 0 else self.optimizer.optimizer
+        return inner
+
+    def _scaled(self, total: Tensor) -> Tensor:
+        """From stage 1 on ZeRO multiplies by the loss scale itself, in every backward."""
+        return total * self.scale.value if self.stage == 0 else total
+
+    def _pulls(self, gradient: Tensor) -> Tensor:
+        return gradient / self.scale.value if self.stage else gradient
+
+    def _begin(self) -> None:
+        """Where a step's first backward misses a parameter, ZeRO would go on from what the last step left.
+
+        Stage 3 adds later gradients to it; with the optimizer offloaded every stage keeps it for the whole step.
+        """
+        if self.stage == 3:
+            self.optimizer.grad_partitions_flat_buffer.zero_()
+        if self.stage and self.config.offload.optimizer:
+            for flat in self._masters():
+                if flat.grad is not None:
+                    flat.grad.zero_()
+            for gradient in getattr(self.optimizer, "accumulated_grads_in_cpu", {}).values():
+                gradient.zero_()
+            self.optimizer.norm_for_param_grads = {}
+
+    def _masters(self) -> list[Tensor]:
+        """The flat fp32 partitions of this rank."""
+        found: list[Tensor] = (
+            self.optimizer.fp32_partitioned_groups_flat
+            if self.stage == 3
+            else self.optimizer.single_partition_of_fp32_groups
+        )
+        return found
+
+    def _backward(self, total: Tensor, last: bool) -> None:
+        if self.scale.active:
+            if self.stage:
+                self.optimizer.override_loss_scale(self.scale.value)
+            else:
+                self.optimizer.scale = self.scale.value
+        self.engine.backward(total)
+
+    def _group_settings(self) -> list[dict[str, Any]]:
+        return self.adamw.param_groups
+
+    def _update(self) -> float:
+        self.engine.step()
+        if self.stage == 0:
+            return self.optimizer.norm
+        return math.inf if self.optimizer.overflow else float(self.engine.get_global_grad_norm())
+
+    def _held(self, parameter: Any) -> Tensor:
+        held: Tensor = parameter.ds_tensor if self.stage == 3 else parameter
+        return held
+
+    def pieces(self) -> Iterator[Piece]:
+        for name, buffer in self.buffers().items():
+            yield from self.own_share("buffer", name, buffer)
+        if self.optimizer_steps:
+            self._link_moments()
+        for name, parameter in self.parameters.items():
+            if self.stage < 3:
+                yield from self.own_share("model", name, parameter)
+            else:
+                yield from self._partition("model", name, parameter, parameter.ds_tensor)
+        for name, parameter in self.trainable.items():
+            for kind in MOMENTS if self.optimizer_steps else ():
+                if self.stage == 0:
+                    yield from self.own_share(kind, name, self.optimizer.state[parameter][kind])
+                elif self.stage < 3:
+                    yield from self._fragment(kind, name, parameter)
+                else:
+                    yield from self._partition(kind, name, parameter, self._local_moment(parameter, kind))
+
+    def _link_moments(self) -> None:
+        """Stages 1 and 2 link the moments after the first step of the first group alone: link those of all groups."""
+        if self.stage in (1, 2):
+            self.optimizer._hp_optimizer_states_linked = False
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _fragment(self, kind: str, name: str, parameter: Any) -> Iterator[Piece]:
+        """Stages 1 and 2: the part of the parameter that lies in this rank's flat partition."""
+        mapping = parameter._hp_mapping
+        if mapping is not None:
+            values = mapping.get_optim_state_fragment(kind).detach()
+            yield Piece(kind, name, self.shapes[name], mapping.lp_fragment_address.start, values)
+
+    def _partition(self, kind: str, name: str, parameter: Any, local: Tensor) -> Iterator[Piece]:
+        """Stage 3: this rank's W-th part of the parameter, less the padding at its end."""
+        start, end = self._span(parameter)
+        if start < end:
+            yield Piece(kind, name, self.shapes[name], start, local.detach().reshape(-1)[: end - start])
+
+    def _span(self, parameter: Any) -> tuple[int, int]:
+        size = parameter.ds_tensor.ds_numel
+        start = min(self.ranks.rank * size, parameter.ds_numel)
+        return start, min(start + size, parameter.ds_numel)
+
+    def _local_moment(self, parameter: Any, kind: str) -> Tensor:
+        from deepspeed.utils import safe_get_local_optimizer_state
+
+        moment: Tensor = safe_get_local_optimizer_state(parameter, kind)
+        return moment
+
+    @torch.no_grad()
+    def load_weights(self, source: TensorSource) -> None:
+        """Live weights and the fp32 masters alike: DeepSpeed copies neither to the other before a step."""
+        self.load_buffers(source)
+        same_names(source, "model", set(self.parameters))
+        for name, parameter in self.parameters.items():
+            if self.stage == 3:
+                self._fill(source, "model", name, parameter, parameter.ds_tensor)
+                if parameter.requires_grad:
+                    self._fill(source, "model", name, parameter, self._master(parameter))
+                continue
+            parameter.copy_(source.read("model", name, self.shapes[name]))
+            if self.stage and parameter.requires_grad and parameter._hp_mapping is not None:
+                mapping = parameter._hp_mapping
+                address = mapping.lp_fragment_address
+                mapping.hp_fragment.copy_(parameter.reshape(-1).narrow(0, address.start, address.numel))
+
+    def _fill(self, source: TensorSource, kind: str, name: str, parameter: Any, local: Tensor) -> None:
+        """This rank's part of a tensor from a checkpoint; the padding is zero."""
+        start, end = self._span(parameter)
+        flat = local.view(-1)
+        flat.zero_()
+        flat[: end - start].copy_(source.read_range(kind, name, self.shapes[name], start, end))
+
+    def _master(self, parameter: Any) -> Tensor:
+        group, offset, count = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
+        master: Tensor = self.optimizer.fp32_partitioned_groups_flat[group].narrow(0, offset, count)
+        return master
+
+    @torch.no_grad()
+    def _load_moments(self, source: TensorSource) -> None:
+        flats = list(self._flat_partitions())
+        for flat in flats:
+            count = torch.tensor(float(self.optimizer_steps))
+            self.adamw.state[flat] = {"step": count, **{kind: torch.zeros_like(flat) for kind in MOMENTS}}
+        self._link_moments()
+        for name, parameter in self.trainable.items():
+            for kind in MOMENTS:
+                if self.stage == 0:
+                    self.adamw.state[parameter][kind].copy_(source.read(kind, name, self.shapes[name]))
+                elif self.stage < 3:
+                    self._fill_fragment(source, kind, name, parameter)
+                else:
+                    group, offset, count = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
+                    flat = self.optimizer.fp32_partitioned_groups_flat[group]
+                    moment = self.adamw.state[flat][kind].narrow(0, offset, count)
+                    self._fill(source, kind, name, parameter, moment)
+
+    def _fill_fragment(self, source: TensorSource, kind: str, name: str, parameter: Any) -> None:
+        mapping = parameter._hp_mapping
+        if mapping is not None:
+            address = mapping.lp_fragment_address
+            end = address.start + address.numel
+            values = source.read_range(kind, name, self.shapes[name], address.start, end)
+            mapping.get_optim_state_fragment(kind).copy_(values)
+
+    def _flat_partitions(self) -> Iterator[Tensor]:
+        """The tensors that AdamW steps on this rank."""
+        if self.stage == 3:
+            yield from self.optimizer.fp32_partitioned_groups_flat
+        else:
+            yield from (parameter for group in self.adamw.param_groups for parameter in group["params"])
+
+    @torch.no_grad()
+    def network(self, name: str) -> dict[str, Tensor]:
+        """Gathered tensor by tensor at stage 3, on all ranks together."""
+        import deepspeed
+
+        found = {}
+        module = self.objective.get_submodule(name)
+        for key, parameter in module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                found[key] = parameter.detach().cpu().clone()
+        persistent = set(module.state_dict())
+        return found | {key: value.cpu().clone() for key, value in module.named_buffers() if key in persistent}
+
+
+def _initialize(
+    door: Door, base: torch.optim.Optimizer, config: EngineConfig, optimization: OptimizationConfig, ranks: Ranks
+) -> tuple[Any, Any]:
+    """DeepSpeed around the door; imported here, since it takes seconds."""
+    if ranks.device.type == "cpu":
+        os.environ.setdefault("LOCAL_RANK", "0")
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    else:  # the device it computes on, whatever place this rank has on the machine
+        os.environ["LOCAL_RANK"] = str(ranks.device.index)
+    if ranks.world_size == 1:
+        alone(ranks.device)
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning)  # each step
+    if ranks.device.type == "cpu" and COMPILED_ON_CPU in deepspeed.ops.__compatible_ops__:
+        deepspeed.ops.__compatible_ops__[COMPILED_ON_CPU] = False
+    settings = deepspeed_settings(config, optimization)
+    try:
+        engine, optimizer, _, _ = deepspeed.initialize(
+            model=door, optimizer=base, config=settings, dist_init_required=False
+        )
+    except (ValueError, AssertionError) as error:
+        if config.deepspeed is None:
+            raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"engine.deepspeed: DeepSpeed refuses {config.deepspeed}: {why}") from error
+    # The loss scale of fp16 is ours, a part of the checkpoint; these would scale a second time.
+    engine.torch_autocast_z0_gradscaler = optimizer.torch_autocast_gradscaler = None
+    return engine, optimizer
+
+
+def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig) -> dict[str, Any]:
+    """What DeepSpeed is told: the config's settings, and the raw JSON of `engine.deepspeed` merged on top.
+
+    Raises:
+        ValueError: the JSON sets what belongs to the config or would cast parameters and teachers; names the key.
+    """
+    zero: dict[str, Any] = {"stage": config.zero_stage}
+    if config.zero_stage == 3:  # small parameters would stay gathered, and a teacher's forward lag a step behind
+        zero |= {"stage3_param_persistence_threshold": 0}
+    if config.offload.optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if config.offload.parameters:
+        zero["offload_param"] = {"device": "cpu"}
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": optimization.clip or 0.0 if config.zero_stage else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+    if config.precision != "fp32":
+        settings["torch_autocast"] = {
+            "enabled": True,
+            "dtype": {"bf16": "bfloat16", "fp16": "float16"}[config.precision],
+            "lower_precision_safe_modules": [],  # gradients are summed over ranks in fp32
+        }
+    return merged(settings, raw_settings(config.deepspeed)) if config.deepspeed else settings
+
+
+OWNED = {
+    "train_batch_size": "data.batch_size",
+    "train_micro_batch_size_per_gpu": "data.micro_batch_size",
+    "gradient_accumulation_steps": "data.micro_batch_size",
+    "managed_gradient_accumulation": "data.micro_batch_size",
+    "gradient_clipping": "optimization.clip",
+    "optimizer": "optimization",
+    "scheduler": "optimization",
+    "bf16": "engine.precision",
+    "bfloat16": "engine.precision",
+    "fp16": "engine.precision",
+    "amp": "engine.precision",
+    "data_types": "engine.precision",
+    "torch_autocast": "engine.precision",
+    "zero_allow_untested_optimizer": "optimization",
+    "zero_force_ds_cpu_optimizer": "optimization",
+}
+CASTS = {"bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16"}
+"""Keys that would cast parameters and teachers, and the precision to ask for instead."""
+
+
+OWNED_OF_ZERO = {
+    "stage": "engine.zero_stage decides",
+    "offload_optimizer": "engine.offload.optimizer decides",
+    "offload_param": "engine.offload.parameters decides",
+    "stage3_param_persistence_threshold": "must be 0, since a teacher's small parameters would lag a step behind",
+}
+
+
+def raw_settings(path: str) -> dict[str, Any]:
+    """The JSON of `engine.deepspeed`.
+
+    Raises:
+        ValueError: no such file, no JSON object, or a key that the config owns.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"engine.deepspeed: {path} can't be read as JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"engine.deepspeed: {path} must hold an object, as DeepSpeed's config does")
+    for key, value in raw.items():
+        if key in CASTS and isinstance(value, dict) and value.get("enabled"):
+            raise ValueError(
+                f"engine.deepspeed: {path} enables {key}, which casts parameters and teachers, and an average in 16 "
+                f"bits never moves; remove it and set engine.precision: {CASTS[key]}, which keeps them in fp32"
+            )
+        if key in OWNED:
+            raise ValueError(f"engine.deepspeed: {path} sets {key}, which {OWNED[key]} decides; remove it there")
+    zero = raw.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ValueError(f"engine.deepspeed: zero_optimization in {path} must be an object")
+    for key, owner in OWNED_OF_ZERO.items():
+        if key in zero:
+            raise ValueError(f"engine.deepspeed: {path} sets zero_optimization.{key}, which {owner}; remove it there")
+    return raw
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` on top of `below`, mapping by mapping."""
+    found = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found

@@ -1,0 +1,55 @@
+"""A signal that asks a run to stop: all ranks agree on the step, save it, and end."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from src.distributed.ranks import Ranks
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved where it stands."""
+
+    def __init__(self, number: int, steps: int) -> None:
+        super().__init__(f"stopped after {steps} steps, which are saved; the same command goes on from there")
+        self.number = number
+
+
+class StopRequest:
+    """Whether any rank has been asked; each rank's answer travels while the next step is computed."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        """Watch the signals from now on; those that are ignored (nohup) stay so. Called by all ranks together."""
+        self._asked = 0
+        self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
+        self._told = torch.zeros(1, dtype=torch.int32)
+        self._journey: dist.Work | None = None
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self._asked = number
+
+    def poll(self) -> int:
+        """The signal that any rank had been sent by the poll before, or 0; called by all ranks once a step."""
+        if self._group is None:
+            return self._asked
+        found = self.drain()
+        self._told = torch.tensor([self._asked], dtype=torch.int32)
+        self._journey = dist.all_reduce(self._told, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return found
+
+    def drain(self) -> int:
+        """Wait for the answers under way: nothing may be in flight when the process group ends."""
+        if self._journey is None:
+            return 0
+        self._journey.wait()
+        self._journey = None
+        return int(self._told)
