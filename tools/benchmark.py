@@ -4,6 +4,8 @@ python -m tools.benchmark masks [--seconds S] [--batch N]    samples a second of
 python -m tools.benchmark health --run RUN                   the share of a run's time that its health took
 python -m tools.benchmark intervals [--datasets N]           seconds for a table of scores, and how often its intervals
                                                              hold a truth that is known (ten minutes)
+python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
+python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from src.metrics.classification import auroc, score_labels
 from src.metrics.coverage import coverage
 from src.metrics.table import score_table
 from src.run.environment import code_version
+from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
 
 REPEATS = 7  # odd, so that the median is one of them
 MASK_GRIDS = ((50,), (100,), (200,), (16, 16))
@@ -193,6 +196,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     health = verbs.add_parser("health", help="the share of a run's time that its health took, from its own logs")
     health.add_argument("--run", dest="folder", type=Path, required=True, help="run folder")
     health.set_defaults(run=benchmark_health)
+
+    engines = verbs.add_parser("engines", help="memory and step time of each engine beside ddp, on a JEPA")
+    engines.add_argument("--devices", nargs="+", default=["cpu", "cpu"], help="one rank each; default: %(default)s")
+    engines.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
+    engines.add_argument("--batch", type=_count, default=16, help="of each rank; default: %(default)s")
+    engines.add_argument("--steps", type=_count, default=4, help="in a turn; default: %(default)s")
+    engines.set_defaults(run=benchmark_engines)
+
+    checkpoint = verbs.add_parser(
+        "checkpoint", help="how long a checkpoint holds training up, and how fast it is written"
+    )
+    checkpoint.add_argument("--output", type=Path, default=Path(), help="folder on the disk to write to; default: here")
+    checkpoint.set_defaults(run=benchmark_checkpoint)
+    for verb in (engines, checkpoint):
+        verb.add_argument("--fname", default="configs/jepa/ecg_demo.yaml", help="JEPA config; default: %(default)s")
+        verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of it")
+        verb.add_argument("--rounds", type=_count, default=7, help="default: %(default)s")
     return parser.parse_args(arguments)
 
 
