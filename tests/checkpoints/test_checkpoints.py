@@ -9,7 +9,7 @@ import torch
 from src.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest, write_manifest
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.checkpoints.retention import clear_leftovers, retain, set_aside
-from src.checkpoints.write import _write_rank_file, write_checkpoint
+from src.checkpoints.write import BackgroundWriter, _gathered, _write_rank_file, write_checkpoint
 from src.config.sections import CheckpointConfig
 from src.distributed.ranks import Ranks
 from src.engines.engine import Piece
@@ -56,7 +56,7 @@ def write(folder, step=10, attempt=1):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 40])
 def test_tensors_come_back_bit_exact_from_any_number_of_writers(tmp_path, world_size):
     files = tuple(
-        _write_rank_file(tmp_path / f"rank-{rank:05d}.safetensors", pieces)
+        _write_rank_file(tmp_path / f"rank-{rank:05d}.safetensors", *_gathered(pieces))
         for rank, pieces in enumerate(cut(world_size))
     )
     write_manifest(tmp_path, replace(make_manifest(), files=files))
@@ -148,3 +148,28 @@ def test_another_format_is_not_called_damage(tmp_path):
     with pytest.raises(ValueError, match="format 99, this version reads 1") as raised:
         newest_checkpoint(tmp_path)
     assert not isinstance(raised.value, DamagedCheckpoint)
+
+
+def test_the_background_writes_what_was_there_when_it_was_asked(tmp_path):
+    writer, weights, told = BackgroundWriter(RANKS), torch.zeros(1_000_000), []
+    for step in (1, 2):
+        weights.fill_(step)
+        pieces = [Piece("model", "weight", (1_000_000,), 0, weights)]
+        writer.write(tmp_path, make_manifest(step), pieces, told.append)
+    weights.fill_(3)
+    writer.wait()
+    assert [path.name for path in told] == ["step-00000001.attempt-1", "step-00000002.attempt-1"]
+    for step, path in enumerate(told, 1):
+        assert (open_checkpoint(path).read("model", "weight", (1_000_000,)) == step).all()
+    assert not list(tmp_path.rglob("*.json.draft")) and not list(tmp_path.rglob("*.safetensors.json"))
+
+
+def test_a_checkpoint_that_the_background_could_not_write_is_told_by_the_next_call(tmp_path):
+    writer = BackgroundWriter(RANKS)
+    in_the_way = tmp_path / "step-00000010.attempt-1"
+    in_the_way.mkdir()
+    (in_the_way / "file").touch()
+    writer.write(tmp_path, make_manifest(10), cut(1)[0], print)
+    with pytest.raises(OSError, match="step-00000010"):
+        writer.wait()
+    writer.wait()

@@ -37,6 +37,8 @@ EXPERIMENTS = {
     "skipping": ([*SHORT, "optimization.lr=1e30", "data.workers=1"], False),
     "wandb": (["optimization.epochs=1", "optimization.warmup_epochs=0", "logging.wandb.mode=offline"], False),
     "checked": (SHORT, True),
+    "fsdp": ([*SHORT, "engine.name=fsdp", "checkpoint.background=true"], False),
+    "zero": ([*SHORT, "engine.name=deepspeed", "engine.zero_stage=1"], False),
 }
 MASKED = {
     "complement": ([*SHORT, "mask.style=complement", "mask.targets=3", "loss.kind=l1"], True),

@@ -28,7 +28,8 @@ MISTAKES = {
     "lr: 3": "x.yaml: unknown key lr; did you mean optimization.lr?",
     "epoch: 3": "x.yaml: unknown key epoch; did you mean optimization.epochs?",
     "data: {clip: 1}": "x.yaml: unknown key data.clip; did you mean data.transform.clip or optimization.clip?",
-    "engine: {zero: 3}": "x.yaml: unknown key engine.zero; engine has name, precision",
+    "engine: {zero: 3}": "x.yaml: unknown key engine.zero; engine has name, precision, zero_stage, offload, replicas, "
+    "deepspeed, recompute, compile",
     "evaluation: {x: 1}": "x.yaml: unknown key evaluation.x; evaluation has every, split, samples, windows, alarm",
     "data.split: a": "x.yaml: unknown key data.split; a key with dots is for --set, "
     "in a file write its parts as nested sections",
@@ -48,7 +49,8 @@ MISTAKES = {
     "optimization: {betas: [1, 2]}": "x.yaml: optimization.betas[1] must be a number from 0 to 1, not 2",
     "logging: {audit: yes}": 'x.yaml: logging.audit must be true or false, not the text "yes"; write true',
     "logging: {audit: 1}": "x.yaml: logging.audit must be true or false, not 1",
-    "engine: {name: dpd}": 'x.yaml: engine.name must be auto, plain or ddp, not the text "dpd"; did you mean ddp?',
+    "engine: {name: dpd}": "x.yaml: engine.name must be auto, plain, ddp, fsdp or deepspeed, not the text "
+    '"dpd"; did you mean ddp?',
     "engine: ddp": 'x.yaml: engine must be a section, not the text "ddp"',
     "engine:": "x.yaml: engine must be a section, not null; leave it out for the defaults",
     "data: []": "x.yaml: data must be a section with root and batch_size, not the list []",

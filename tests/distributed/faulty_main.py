@@ -14,13 +14,8 @@ def no_ema(engine, target, source, momentum):
 
 
 def halved(original):
-    def forward_backward(engine, step, batches):
-        losses = original(engine, step, batches)
-        for parameter in engine.trainable.values():
-            parameter.grad *= 0.5
-        return losses
-
-    return forward_backward
+    """What is told stays, what goes backward is halved."""
+    return lambda engine, losses, scales: 0.5 * original(engine, losses, scales)
 
 
 def doubled(original):
@@ -62,25 +57,38 @@ def late(original):
     return initial_weights
 
 
+def slow(original):
+    """The last stroke of a checkpoint takes five seconds."""
+
+    def complete(*words):
+        time.sleep(5)
+        original(*words)
+
+    return complete
+
+
 def sow(fault):
-    from src.engines.replicated import ReplicatedEngine
+    from src.checkpoints import write
+    from src.engines.training import TrainingEngine
     from src.run import training
 
     if fault == "ema_off":
-        ReplicatedEngine.ema = no_ema
+        TrainingEngine.ema = no_ema
     elif fault == "weight_decay_off":
         training.weight_decay = lambda config, steps: lambda step: 0.0
     elif fault == "gradients_halved":
-        ReplicatedEngine.forward_backward = halved(ReplicatedEngine.forward_backward)
+        TrainingEngine._total = halved(TrainingEngine._total)
     elif fault == "nan_on_rank_1":
-        ReplicatedEngine.forward_backward = poisoned(ReplicatedEngine.forward_backward)
+        TrainingEngine.forward_backward = poisoned(TrainingEngine.forward_backward)
+    elif fault == "slow_disk":
+        write._complete = slow(write._complete)
     elif fault == "late_init":
         training.initial_weights = late(training.initial_weights)
     elif fault == "rank_1_fails":
-        ReplicatedEngine.step = failing(ReplicatedEngine.step)
+        TrainingEngine.step = failing(TrainingEngine.step)
     else:
         assert fault == "batch_doubled"
-        ReplicatedEngine.forward_backward = doubled(ReplicatedEngine.forward_backward)
+        TrainingEngine.forward_backward = doubled(TrainingEngine.forward_backward)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import psutil
 import pytest
 
+from src.checkpoints.read import checkpoint_folders
 from tests.commands import (
     ROOT,
     alive,
@@ -163,8 +165,8 @@ def test_the_same_command_again_after_the_end_changes_nothing(undisturbed, shard
     assert metrics(reference) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_nothing_running(shards, tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_the_step_at_hand_and_leaves_nothing_running(shards, tmp_path, number):
     process = start(*command(tmp_path, shards, 2, workers=1), "checkpoint.every=1000", "optimization.steps=100000")
     wait_until(lambda: logged(tmp_path) > 2, 60, "training")
     members = descendants(process.pid)
@@ -177,6 +179,69 @@ def test_ctrl_c_leaves_nothing_running(shards, tmp_path, number):
         raise
     assert process.returncode == 128 + number and "Traceback" not in err
     wait_until(lambda: not alive(members), 10, "processes left")
+    (saved,) = checkpoint_folders(tmp_path / "checkpoints")
+    assert int(saved.name[5:13]) == len({record["step"] for record in lines(tmp_path / "metrics.jsonl")})
+
+
+def test_a_signal_to_any_rank_stops_all_of_them_at_the_same_step_and_the_run_goes_on_from_there(
+    undisturbed, shards, tmp_path
+):
+    world_size, reference = undisturbed
+    never = "checkpoint.every=1000"
+    for target in range(world_size):
+        process = start(*command(tmp_path, shards, world_size, workers=1), never)
+        wait_for_step(process, tmp_path, 8 + 20 * target)
+        rank = [member for member in descendants(process.pid) if member.ppid() == process.pid][target]
+        rank.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGTERM and not err, out + err
+        assert "which are saved; the same command goes on from there" in out
+    succeed(*command(tmp_path, shards, world_size), never)
+    begun = starts(tmp_path)
+    assert len(begun) == world_size + 1 and all(first < second < STEPS for first, second in pairwise(begun))
+    assert metrics(tmp_path) == metrics(reference)
+    assert same_tensors(tmp_path, reference)
+
+
+def test_a_second_signal_does_not_wait(shards, tmp_path):
+    process = start(*command(tmp_path, shards, 2), "checkpoint.every=1000", "optimization.steps=100000")
+    wait_until(lambda: logged(tmp_path) > 2, 60, "training")
+    stuck = [member for member in descendants(process.pid) if member.ppid() == process.pid][1]
+    stuck.suspend()  # the other waits for it in a collective
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    process.communicate()
+
+
+def test_a_kill_while_the_first_checkpoint_is_under_way_in_the_background_starts_over(undisturbed, shards, tmp_path):
+    world_size, reference = undisturbed
+    words = [*command(tmp_path, shards, world_size), "checkpoint.background=true"]
+    process = start(*words, "--fault", "slow_disk", script="tests/distributed/faulty_main.py")
+    wait_for_step(process, tmp_path, EVERY + 2)
+    strike(process, "tree")
+    assert list((tmp_path / "checkpoints").glob("*.partial")), "the kill came too late"
+    succeed(*words)
+    assert starts(tmp_path) == [0, 0]
+    assert metrics(tmp_path) == metrics(reference) and same_tensors(tmp_path, reference)
+
+
+def test_checkpoints_written_in_the_background_survive_kills_and_are_the_same_bits(undisturbed, shards, tmp_path):
+    world_size, reference = undisturbed
+    background = ["checkpoint.background=true"]
+    for number, moment in enumerate((10, 24, 37)):
+        process = start(*command(tmp_path, shards, world_size), *background)
+        wait_for_step(process, tmp_path, moment)
+        strike(process, ["launcher", "rank", "tree"][number])
+    succeed(*command(tmp_path, shards, world_size), *background)
+    begun = starts(tmp_path)
+    for first, moment in zip(begun[1:], (10, 24, 37), strict=True):  # one may be under way when the kill strikes
+        assert EVERY * ((moment - 1) // EVERY) - EVERY <= first <= STEPS, begun
+    assert begun == sorted(set(begun))
+    assert metrics(tmp_path) == metrics(reference)
+    assert same_tensors(tmp_path, reference)
 
 
 def test_nohup_stays_nohup(shards, tmp_path):

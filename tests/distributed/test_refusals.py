@@ -3,10 +3,12 @@
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
+from src.checkpoints.manifest import read_manifest, write_manifest
 from src.checkpoints.read import checkpoint_folders
 from tests.commands import (
     descendants,
@@ -142,6 +144,39 @@ def test_a_run_killed_before_its_first_checkpoint_may_save_more_often(trained, t
     assert metrics(tmp_path) == metrics(trained / "run")
 
 
+ENGINES = {
+    "ddp": ["cpu", "cpu", "engine.name=ddp"],
+    "fsdp": ["cpu", "cpu", "engine.name=fsdp"],
+    "zero1": ["cpu", "cpu", "engine.name=deepspeed", "engine.zero_stage=1"],
+    "zero3": ["cpu", "cpu", "engine.name=deepspeed", "engine.zero_stage=3"],
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_of_another_size_are_refused_by_name_under_every_engine(trained, tmp_path, engine):
+    *devices, name, stage = [*ENGINES[engine], "seed=0"][:4]
+    changes = [f"init_from={trained / 'run'}", "model.encoder.width=48", name, stage]
+    words = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *devices]
+    sentence = refuse(*words, *settings(tmp_path / "run", trained / "shards", *changes))
+    assert re.search(r"model \S+ has shape \[.*\], the model wants \[.*\]", sentence), sentence
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("how", ["byte", "file"])
+def test_a_damaged_checkpoint_is_named_under_every_engine(copy, trained, engine, how):
+    damaged = [damage(folder, how) for folder in checkpoint_folders(copy / "checkpoints")]
+    *devices, name, stage = [*ENGINES[engine], "seed=0"][:4]
+    words = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *devices]
+    sentence = refuse(*words, *settings(copy, trained / "shards", name, stage))
+    assert all(str(path) in sentence for path in damaged)
+
+
+def test_a_checkpoint_of_a_newer_format_is_told(copy, trained):
+    newest = checkpoint_folders(copy / "checkpoints")[0]
+    write_manifest(newest, replace(read_manifest(newest), format=99))
+    assert "format 99, this version reads 1" in refuse(*DEBUG, *settings(copy, trained / "shards"))
+
+
 def test_other_shards_are_refused(copy, trained, tmp_path):
     shutil.copytree(trained / "shards", tmp_path / "shards")
     index = tmp_path / "shards" / "index.json"
@@ -193,6 +228,16 @@ def test_a_truncated_tar_is_named_before_anything_starts(trained, tmp_path):
         (["--set", "optimization.lr=fast"], ["optimization.lr", "fast"]),
         (["--set", "data.batch_size=15", "--devices", "cpu", "cpu"], ["data.batch_size 15", "multiple of 2"]),
         (["--set", "engine.name=plain", "--devices", "cpu", "cpu"], ["engine.name is plain", "ddp"]),
+        (
+            ["--set", "engine.name=fsdp", "engine.replicas=2", "data.batch_size=15", "--devices", "cpu", "cpu", "cpu"],
+            ["engine.replicas 2", "3 devices"],
+        ),
+        (["--set", "engine.name=ddp", "engine.offload.optimizer=true"], ["engine", "offload.optimizer", "zero_stage"]),
+        (["--set", "engine.name=deepspeed", "engine.zero_stage=4"], ["engine.zero_stage", "4"]),
+        (
+            ["--set", "engine.name=deepspeed", "engine.deepspeed={bf16}", "logging.folder={tmp}/x"],
+            ["engine.deepspeed", "enables bf16", "teachers"],
+        ),
         (["--set", "objective=jepo"], ["jepo", "jepa"]),
         (["--devices", "gpu"], ["--devices: gpu", "cuda:0"]),
         (["--set", "data.leads=[I]"], ["model.encoder.leads is 12", "data.leads names 1"]),
@@ -206,7 +251,8 @@ def test_a_truncated_tar_is_named_before_anything_starts(trained, tmp_path):
     ],
 )
 def test_a_wrong_word_is_answered_with_one_sentence(words, parts, tmp_path, trained):
-    words = [word.replace("{tmp}", str(tmp_path)) for word in words]
+    (tmp_path / "bf16.json").write_text('{"bf16": {"enabled": true}}')
+    words = [word.replace("{tmp}", str(tmp_path)).replace("{bf16}", str(tmp_path / "bf16.json")) for word in words]
     base = ["--fname", "configs/jepa/ecg_debug.yaml", "--set", f"data.root={trained / 'shards'}"]
     sentence = refuse(*base, *([] if "--devices" in words else ["--devices", "cpu"]), *words)
     for part in parts:

@@ -1,0 +1,107 @@
+"""Run as one rank of a group: every engine trains the towers, and every engine goes on from another's checkpoint.
+
+python -m tests.engines.group FOLDER CASE [CASE ...]; a case is ENGINE[:key=value,...], its files are in FOLDER/CASE.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from src.checkpoints.manifest import Manifest
+from src.checkpoints.read import open_checkpoint
+from src.checkpoints.write import write_checkpoint
+from src.config.sections import EngineConfig, OptimizationConfig
+from src.distributed.ranks import Ranks, join
+from src.engines.build import build_engine
+from src.engines.engine import Setup
+from tests.engines.towers import Towers, micro_batches
+
+STEPS, HALF, LR, MOMENTUM = 20, 10, 3e-3, 0.9
+SETTINGS = OptimizationConfig(steps=STEPS, lr=LR, weight_decay=0.1, clip=0.05)
+
+
+def make(config: EngineConfig, ranks: Ranks, optimization=SETTINGS, batchnorm=True):
+    """The towers in an engine, at the peak rate."""
+    setup = Setup(config, optimization, ranks, 3, lambda step: LR, lambda step: 0.1)
+    return build_engine(Towers(batchnorm), setup)
+
+
+def run_steps(engine, ranks, steps, cuts=1, poisoned=None, looks=False):
+    """Train over a range of steps; returns a record of each.
+
+    At step `poisoned` the last rank gets a NaN; with `looks` features are asked for in between, which changes nothing.
+    """
+
+    def look():
+        if looks:
+            engine(micro_batches(98, 0, 1, 1)[0], mode="embed")
+
+    records = []
+    for step in steps:
+        batches = micro_batches(step, ranks.rank, ranks.world_size, cuts)
+        if step == poisoned and ranks.rank == ranks.world_size - 1:
+            batches[-1]["image"][-1, -1] = float("nan")
+        losses = engine.forward_backward(step, batches)
+        look()
+        engine.step(step)
+        look()
+        engine.ema("teacher", "student", MOMENTUM)
+        records.append({name: value.item() for name, value in losses.items()} | {"norm": engine.last["grad_norm"]})
+        records[-1] |= {name: engine.last[name] for name in ("loss_scale",) if name in engine.last}
+    return records
+
+
+def save(engine, ranks, folder: Path, step: int) -> Path:
+    """A checkpoint as a run writes it."""
+    manifest = Manifest(
+        step, step * 12, 1, ranks.world_size, engine.name, engine.optimizer_steps, {}, "", "", engine.state()
+    )
+    return write_checkpoint(folder, manifest, engine.pieces(), ranks)
+
+
+def one_case(case: str, ranks: Ranks, folder: Path) -> None:
+    """Train 20 steps with checkpoints after 1, 10 and 20, and around a poisoned one; from=CHECKPOINT goes on."""
+    name, _, words = case.partition(":")
+    settings = dict(word.partition("=")[::2] for word in words.split(",")) if words else {}
+    cuts, batchnorm = int(settings.pop("cuts", 1)), settings.pop("batchnorm", "yes") == "yes"
+    looks = settings.pop("looks", "no") == "yes"
+    start, poisoned = settings.pop("from", None), json.loads(settings.pop("poisoned", "null"))
+    config = EngineConfig.model_validate({"name": name, **{key: json.loads(value) for key, value in settings.items()}})
+    own = folder / case.replace("/", "_")
+    engine = make(config, ranks, batchnorm=batchnorm)
+    begin = 0
+    engine(micro_batches(98, 0, 1, 1)[0], mode="embed")  # as the baseline of a run's health, before anything is loaded
+    if start is not None:
+        source = open_checkpoint(Path(start))
+        engine.load(source)
+        begin = source.manifest.step
+    records = []
+    around = set() if poisoned is None else {poisoned, poisoned + 1}
+    for end in sorted({1, HALF, STEPS} | around):
+        if end > begin:
+            records += run_steps(engine, ranks, range(begin, end), cuts, poisoned, looks)
+            save(engine, ranks, own, end)
+            begin = end
+    features = engine(micro_batches(99, 0, 1, 1)[0], mode="embed")["tokens"]
+    teacher = engine.network("teacher")
+    if ranks.first:
+        (own / "records.json").write_text(json.dumps(records))
+        torch.save({"features": features.cpu(), "teacher": teacher}, own / "teacher.pt")
+
+
+def main() -> None:
+    """Every case in this group."""
+    folder, cases = Path(sys.argv[1]), sys.argv[2:]
+    torch.set_num_threads(1)
+    ranks = join()
+    for case in cases:
+        one_case(case, ranks, folder)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The tables of engines and checkpoints hold what was measured."""
+
+import re
+
+import pytest
+
+from tests.commands import succeed
+
+pytestmark = pytest.mark.distributed
+DEBUG = ["--fname", "configs/jepa/ecg_debug.yaml", "--rounds", "1"]
+
+
+def rows(out):
+    return {cells[1].strip(): cells[2:-1] for cells in (line.split("|") for line in out.splitlines()) if len(cells) > 3}
+
+
+def test_sharding_engines_hold_less_than_ddp():
+    words = ["engines", *DEBUG, "--steps", "1", "--batch", "2", "--engines", "ddp", "fsdp", "zero3"]
+    large = ["--set", "model.encoder.width=256", "model.encoder.depth=4", "model.encoder.heads=4"]
+    found = rows(succeed("tools.benchmark", *words, *large, script="-m"))
+    assert float(found["ddp"][1]) == 1.0 == float(found["ddp"][3])
+    assert all(float(found[engine][1]) < 0.9 for engine in ("fsdp", "zero3"))
+    assert all(re.match(r" \d+ \(\d+ to \d+\) $", found[engine][2]) for engine in ("ddp", "fsdp", "zero3"))
+
+
+def test_a_checkpoint_is_timed_both_ways(tmp_path):
+    found = rows(succeed("tools.benchmark", "checkpoint", *DEBUG, "--output", str(tmp_path), script="-m"))
+    for what in ("background: training stands still (snapshot)", "synchronous: training stands still"):
+        assert float(found[what][1].replace(",", "")) > 0
+    assert not list(tmp_path.iterdir())
