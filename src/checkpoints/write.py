@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from src.checkpoints.manifest import PARTIAL, Manifest, Range, RankFile, rank_file_from, write_manifest
-from src.distributed.ranks import Ranks, barrier, gather_objects
+from src.checkpoints.manifest import (
+    FROZEN,
+    PARTIAL,
+    DamagedCheckpoint,
+    Manifest,
+    Range,
+    RankFile,
+    rank_file_from,
+    read_manifest,
+    write_manifest,
+)
+from src.checkpoints.read import checkpoint_folders
+from src.distributed.ranks import Ranks, barrier, broadcast_object, gather_objects
 from src.engines.engine import Piece
 from src.files import replace_text, sha256_of, sync
 
@@ -28,15 +41,16 @@ def write_checkpoint(folder: Path, manifest: Manifest, pieces: Iterable[Piece], 
     """Write the pieces of all ranks into `folder`; called by every rank together.
 
     Written into `step-XXXXXXXX.attempt-M.partial`, synced to disk and renamed, so that whatever is called a checkpoint
-    is a whole one; the attempt in the name keeps an orphaned process of an earlier attempt out of these files.
+    is a whole one; the attempt in the name keeps an orphaned process of an earlier attempt out of these files. Frozen
+    pieces are in the folder's first checkpoint; the later ones link its files.
     """
-    final, partial = _places(folder, manifest, ranks)
-    own = _write_rank_file(partial / _file_name(ranks.rank), *_gathered(pieces))
-    files = tuple(gather_objects(own))
+    place = _place(folder, manifest, ranks)
+    own = _write(place, ranks, _gathered(pieces, place))
+    files = [file for files in gather_objects(own) for file in files]
     if ranks.first:
-        _complete(partial, final, replace(manifest, files=files))
+        _complete(place, manifest, files)
     barrier()
-    return final
+    return place.final
 
 
 class BackgroundWriter:
@@ -60,20 +74,21 @@ class BackgroundWriter:
             OSError: what went wrong with the checkpoint before.
         """
         self.wait()
-        final, partial = _places(folder, manifest, self.ranks)
-        ranges, shapes, tensors = _gathered(pieces, copy=True)
+        place = _place(folder, manifest, self.ranks)
+        contents = _gathered(pieces, place, copy=True)
 
         def work() -> None:
             try:
-                own = _write_rank_file(partial / _file_name(self.ranks.rank), ranges, shapes, tensors)
-                replace_text(partial / (_file_name(self.ranks.rank) + TOLD), json.dumps(asdict(own)))
+                own = _write(place, self.ranks, contents)
+                word = json.dumps([asdict(file) for file in own])
+                replace_text(place.partial / (_file_name(self.ranks.rank) + TOLD), word)
                 if self.ranks.first:
-                    _complete(partial, final, replace(manifest, files=self._files(partial)))
-                    written(final)
+                    _complete(place, manifest, self._files(place.partial))
+                    written(place.final)
             except BaseException as error:  # told by the next call, on the thread that trains
                 self._failure = error
                 with suppress(OSError):
-                    (partial / (_file_name(self.ranks.rank) + FAILED)).touch()
+                    (place.partial / (_file_name(self.ranks.rank) + FAILED)).touch()
 
         self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
         self._thread.start()
@@ -96,57 +111,93 @@ class BackgroundWriter:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _files(self, partial: Path) -> tuple[RankFile, ...]:
+    def _files(self, partial: Path) -> list[RankFile]:
         told = [partial / (_file_name(rank) + TOLD) for rank in range(self.ranks.world_size)]
         while not all(path.exists() for path in told):
             if failed := sorted(path.name for path in partial.glob("*" + FAILED)):
                 raise OSError(f"{partial}: {failed[0].removesuffix(FAILED)} could not be written by its rank")
             time.sleep(POLL_SECONDS)
-        files = tuple(rank_file_from(json.loads(path.read_text())) for path in told)
+        files = [rank_file_from(file) for path in told for file in json.loads(path.read_text())]
         for path in told:
             path.unlink()
         return files
 
 
-def _places(folder: Path, manifest: Manifest, ranks: Ranks) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a checkpoint is written, and whether an earlier one of the folder has the frozen pieces."""
+
+    final: Path
+    partial: Path
+    has_frozen: bool
+
+
+@dataclass
+class _Contents:
+    """What one file will hold."""
+
+    ranges: list[Range] = field(default_factory=list)
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _place(folder: Path, manifest: Manifest, ranks: Ranks) -> _Place:
     final = folder / f"step-{manifest.step:08d}.attempt-{manifest.attempt}"
     partial = final.with_name(final.name + PARTIAL)
     if ranks.first:
         partial.mkdir(parents=True, exist_ok=True)
-    barrier()
-    return final, partial
+    has_frozen = broadcast_object(ranks.first and bool(_frozen_files(folder)))
+    return _Place(final, partial, has_frozen)
 
 
-def _file_name(rank: int) -> str:
-    return f"rank-{rank:05d}.safetensors"
+def _frozen_files(folder: Path) -> list[tuple[Path, RankFile]]:
+    """Those of the newest checkpoint, which has them if any has."""
+    for newest in checkpoint_folders(folder)[:1]:
+        with suppress(DamagedCheckpoint):
+            return [(newest / file.name, file) for file in read_manifest(newest).files if file.name.startswith(FROZEN)]
+    return []
 
 
-def _gathered(
-    pieces: Iterable[Piece], copy: bool = False
-) -> tuple[list[Range], dict[str, list[int]], dict[str, Tensor]]:
-    """Ranges, whole shapes and values of the pieces on the CPU."""
-    ranges: list[Range] = []
-    shapes: dict[str, list[int]] = {}
-    tensors: dict[str, Tensor] = {}
+def _file_name(rank: int, prefix: str = "rank-") -> str:
+    return f"{prefix}{rank:05d}.safetensors"
+
+
+def _gathered(pieces: Iterable[Piece], place: _Place, copy: bool = False) -> dict[str, _Contents]:
+    """The pieces on the CPU, those of each file by its name's beginning; frozen ones only where they are missing."""
+    found = {"rank-": _Contents()}
     for piece in pieces:
+        if piece.frozen and place.has_frozen:
+            continue
+        contents = found.setdefault(FROZEN if piece.frozen else "rank-", _Contents())
         owned = Range(piece.kind, piece.name, piece.start, piece.start + piece.values.numel())
-        assert owned.key not in tensors, owned.key
-        ranges.append(owned)
-        shapes[owned.key] = list(piece.shape)
-        tensors[owned.key] = piece.values.detach().to("cpu", copy=copy).contiguous()
-    return ranges, shapes, tensors
+        assert owned.key not in contents.tensors, owned.key
+        contents.ranges.append(owned)
+        contents.shapes[owned.key] = list(piece.shape)
+        contents.tensors[owned.key] = piece.values.detach().to("cpu", copy=copy).contiguous()
+    return found
 
 
-def _write_rank_file(
-    path: Path, ranges: list[Range], shapes: dict[str, list[int]], tensors: dict[str, Tensor]
-) -> RankFile:
-    save_file(tensors, path)
-    sync(path)
-    return RankFile(path.name, path.stat().st_size, sha256_of(path), tuple(ranges), shapes)
+def _write(place: _Place, ranks: Ranks, contents: dict[str, _Contents]) -> list[RankFile]:
+    written = []
+    for prefix, found in contents.items():
+        path = place.partial / _file_name(ranks.rank, prefix)
+        save_file(found.tensors, path)
+        sync(path)
+        file = RankFile(path.name, path.stat().st_size, sha256_of(path), tuple(found.ranges), found.shapes)
+        written.append(file)
+    return written
 
 
-def _complete(partial: Path, final: Path, manifest: Manifest) -> None:
-    sync(write_manifest(partial, manifest))
-    sync(partial)
-    partial.rename(final)
-    sync(final.parent)
+def _complete(place: _Place, manifest: Manifest, files: list[RankFile]) -> None:
+    frozen = _frozen_files(place.final.parent) if place.has_frozen else []
+    for path, file in frozen:
+        try:
+            os.link(path, place.partial / file.name)
+        except OSError:  # a disk without links
+            shutil.copyfile(path, place.partial / file.name)
+            sync(place.partial / file.name)
+    files = [*files, *(file for _, file in frozen)]
+    sync(write_manifest(place.partial, replace(manifest, files=tuple(files))))
+    sync(place.partial)
+    place.partial.rename(place.final)
+    sync(place.final.parent)

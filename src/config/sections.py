@@ -106,6 +106,15 @@ class DataConfig(Section):
     """Make these samples if data.root holds none."""
 
 
+class NetworkRates(Section):
+    """How one network of the objective learns, beside the others."""
+
+    lr: NonNegativeFloat = 1.0
+    """Times the learning rate of every step."""
+    weight_decay: NonNegativeFloat = 1.0
+    """Times the weight decay of every step."""
+
+
 class OptimizationConfig(Section):
     """AdamW with linear warm-up, then a cosine, of learning rate and weight decay."""
 
@@ -132,6 +141,8 @@ class OptimizationConfig(Section):
     """Largest global gradient norm; null does not clip."""
     max_skipped: PositiveInt = 10
     """So many steps in a row with a gradient that is not finite stop the run."""
+    networks: dict[str, NetworkRates] = {}
+    """Networks of the objective (student, predictor, ...) that learn or decay at other rates than the rest."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -164,8 +175,8 @@ class EngineConfig(Section):
     for one process, ddp for more."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 are autocast: parameters, moments and teachers stay fp32; fp16 scales the loss."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """deepspeed only. What is sharded: nothing, the optimizer, gradients too, parameters too."""
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """deepspeed only. What is sharded: 0 nothing, 1 the optimizer, 2 gradients too, 3 parameters too; null is 2."""
     offload: OffloadConfig = OffloadConfig()
     replicas: PositiveInt = 1
     """fsdp only. Copies of the model, each sharded over its part of the ranks (hybrid sharding)."""
@@ -176,17 +187,23 @@ class EngineConfig(Section):
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of each block; auto: on a GPU, and eager with a warning where it does not work."""
 
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage where the engine is deepspeed."""
+        return 2 if self.zero_stage is None else self.zero_stage
+
     @model_validator(mode="after")
     def _offered(self) -> Self:
         """Refuse what the engine can't do."""
-        sharded = self.name == "deepspeed" and self.zero_stage > 0
+        sharded = self.name == "deepspeed" and self.stage > 0
         refused = {
             "offload.optimizer": (self.offload.optimizer and not sharded, "deepspeed with zero_stage 1, 2 or 3"),
             "offload.parameters": (
-                self.offload.parameters and self.name != "fsdp" and not (sharded and self.zero_stage == 3),
+                self.offload.parameters and self.name != "fsdp" and not (sharded and self.stage == 3),
                 "fsdp, or deepspeed with zero_stage 3",
             ),
             "replicas": (self.replicas > 1 and self.name != "fsdp", "fsdp"),
+            "zero_stage": (self.zero_stage is not None and self.name != "deepspeed", "deepspeed"),
             "deepspeed": (self.deepspeed is not None and self.name != "deepspeed", "deepspeed"),
         }
         for key, (asked, where) in refused.items():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,8 +35,25 @@ def prepare_blocks(module: nn.Module, config: EngineConfig, device: torch.device
     if config.recompute:
         trained = [block for block in blocks if any(parameter.requires_grad for parameter in block.parameters())]
         for block in trained[:: config.recompute]:
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+            again = {"context_fn": functools.partial(_contexts, block)} if any(True for _ in block.buffers()) else {}
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **again)
     if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
         torch._dynamo.config.suppress_errors = True  # what can't be compiled runs as it is, and torch warns of it
         for block in blocks:
             block.compile()
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """A forward that is made a second time must not count twice in running statistics."""
+    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:  # recomputation ends by an exception, once it has what the backward needs
+        for name, buffer in module.named_buffers():
+            buffer.data.copy_(kept[name])  # a backward that has saved the buffer does not read it
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Around a block's forward, and around its recomputation."""
+    return nullcontext(), buffers_kept(block)

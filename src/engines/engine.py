@@ -9,6 +9,7 @@ The contract with an objective (one nn.Module that holds everything with state):
   big batch, whatever the micro-batches and ranks and however unequal their counts;
 * an objective with a loss between samples says `contrastive = True` (src/engines/door.py): the features of all
   micro-batches are then contrasted together;
+* an objective with networks that never change lists them as `frozen_networks`, and checkpoints write them once a run;
 * every trainable parameter gets a gradient, zeros if unused: backends differ on missing ones.
 """
 
@@ -41,6 +42,8 @@ class Piece:
     start: int
     values: Tensor
     """1-D, the elements [start, start + numel) of the flattened tensor."""
+    frozen: bool = False
+    """Of a network that never changes, which is written once a run."""
 
 
 class TensorSource(Protocol):

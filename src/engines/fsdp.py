@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.distributed.ranks import alone
 from src.engines.adamw import AdamWEngine
@@ -33,16 +34,21 @@ class FSDPEngine(AdamWEngine):
             if self.config.offload.parameters
             else OffloadPolicy()
         )
-        policy = MixedPrecisionPolicy()
-        if self.config.precision in PRECISIONS:  # blocks travel in half the bytes; their gradients are added in fp32
-            policy = MixedPrecisionPolicy(
-                param_dtype=PRECISIONS[self.config.precision], reduce_dtype=torch.float32, cast_forward_inputs=False
-            )
         for block in reversed(blocks_of(door)):  # the inner ones first
-            fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
+            fully_shard(block, mesh=mesh, mp_policy=self._policy(block), offload_policy=offload)
         fully_shard(door, mesh=mesh, offload_policy=offload)
         self._optimize()
         return door
+
+    def _policy(self, block: nn.Module) -> MixedPrecisionPolicy:
+        """In 16 bits a block travels in half the bytes, and its gradients are added in fp32.
+
+        BatchNorm takes no weights in 16 bits beside statistics in 32, so blocks that have one travel as they are.
+        """
+        half = PRECISIONS.get(self.config.precision)
+        if half is None or any(isinstance(module, _BatchNorm) for module in block.modules()):
+            return MixedPrecisionPolicy()
+        return MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
     def _mesh(self) -> DeviceMesh:
         """All ranks in a row; with `engine.replicas`, so many copies of the model, each sharded over its ranks."""
@@ -66,7 +72,7 @@ class FSDPEngine(AdamWEngine):
     def _held(self, parameter: Tensor) -> Tensor:
         return _local(parameter)
 
-    def pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[Piece]:
         for name, parameter in self.parameters.items():
             yield from self._own("model", name, parameter)
         for name, buffer in self.buffers().items():

@@ -61,7 +61,7 @@ class ReplicatedEngine(AdamWEngine):
         """DDP's wrapper arms its reducer for a backward; without one to come, the bare module is called."""
         return self.module if train else self.door
 
-    def pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[Piece]:
         """Every rank could write everything; each writes its W-th part of every tensor, in parallel."""
         for name, parameter in self.parameters.items():
             yield from self.own_share("model", name, parameter)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from src.distributed.ranks import gather_objects
-from src.engines.blocks import prepare_blocks
+from src.engines.blocks import buffers_kept, prepare_blocks
 from src.engines.door import FEATURES, Door
 from src.engines.engine import Batch, Piece, Setup, TensorSource, autocast, global_means, global_weights, to_device
 from src.engines.scale import LossScale
@@ -33,7 +34,9 @@ class TrainingEngine(ABC):
         self.config, self.optimization, self.ranks = setup.config, setup.optimization, setup.ranks
         self.seed, self.learning_rate, self.weight_decay = setup.seed, setup.learning_rate, setup.weight_decay
         self.objective = objective
-        self.groups = parameter_groups(objective)
+        scalars = [name for name, parameter in objective.named_parameters() if not parameter.ndim]
+        assert not scalars, f"FSDP2 and DeepSpeed take no 0-dimensional parameters; make {scalars} vectors of one"
+        self.groups = parameter_groups(objective, self.optimization.networks)
         self.trains = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
         self.shapes = {name: tuple(parameter.shape) for name, parameter in objective.named_parameters()}
         self.scale = LossScale(self.config.precision == "fp16")
@@ -46,6 +49,10 @@ class TrainingEngine(ABC):
         self._weights: dict[str, float] = {}
         self._seen: list[tuple[Tensor, list[str]]] = []
         self._before: dict[str, Tensor] = {}
+        self.frozen: dict[str, nn.Module] = {
+            name: objective.get_submodule(name) for name in getattr(objective, "frozen_networks", ())
+        }
+        assert not any(p.requires_grad for network in self.frozen.values() for p in network.parameters()), self.frozen
         prepare_blocks(objective, self.config, self.ranks.device)
         self.module = self._wrap(Door(objective))
 
@@ -66,7 +73,8 @@ class TrainingEngine(ABC):
         """The optimizer's settings of each of `groups`."""
 
     @abstractmethod
-    def pieces(self) -> Iterator[Piece]: ...
+    def _pieces(self) -> Iterator[Piece]:
+        """What this rank owns."""
 
     @abstractmethod
     def load_weights(self, source: TensorSource) -> None: ...
@@ -97,6 +105,8 @@ class TrainingEngine(ABC):
         training = mode in TRAINING_MODES
         if self.objective.training != training:  # DeepSpeed's own flag never changes
             self.module.train(training)
+            for network in self.frozen.values():
+                network.eval()
         with autocast(self.config, self.ranks.device):
             entrance = self._entrance(training and torch.is_grad_enabled())
             return entrance(to_device(batch, self.ranks.device), mode=mode)
@@ -138,7 +148,7 @@ class TrainingEngine(ABC):
         parts: list[dict[str, Tensor]] = []
         for number, batch in enumerate(micro_batches):
             self._seed(step, number)
-            with torch.no_grad(), self._buffers_kept():
+            with torch.no_grad(), buffers_kept(self.objective):
                 parts.append({name: value.detach() for name, value in self(batch, "train")[FEATURES].items()})
         leaves = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
         with self._accumulating(last=False):
@@ -177,22 +187,14 @@ class TrainingEngine(ABC):
         self._backward(total, last)
         self._seen.append((total.detach(), batch["keys"]))
 
-    @contextmanager
-    def _buffers_kept(self) -> Iterator[None]:
-        """A forward that comes again must not count twice in running statistics."""
-        kept = {name: buffer.clone() for name, buffer in self.objective.named_buffers()}
-        yield
-        for name, buffer in self.objective.named_buffers():
-            buffer.copy_(kept[name])
-
     def step(self, step: int) -> None:
         rate, decay = self.learning_rate(step), self.weight_decay(step)
         for group, settings in zip(self.groups, self._group_settings(), strict=True):
-            settings["lr"], settings["weight_decay"] = rate, decay if group.decays else 0.0
+            settings["lr"], settings["weight_decay"] = rate * group.lr, decay * group.weight_decay
         norm = self._update()
         finite = math.isfinite(norm)
         self.skipped_last = not finite
-        self.last = {f"lr/{group.name}": rate for group in self.groups}
+        self.last = {f"lr/{group.name}": rate * group.lr for group in self.groups}
         self.last |= {"weight_decay": decay, "grad_norm": norm}
         if self.scale.active:
             self.last["loss_scale"] = self.scale.value
@@ -258,6 +260,10 @@ class TrainingEngine(ABC):
             same_names(source, kind, set(self.trains) if self.optimizer_steps else set())
         if self.optimizer_steps:
             self._load_moments(source)
+
+    def pieces(self) -> Iterator[Piece]:
+        for piece in self._pieces():
+            yield replace(piece, frozen=any(piece.name.startswith(f"{name}.") for name in self.frozen))
 
     def buffers(self) -> dict[str, Tensor]:
         """Persistent buffers, by name; those that the code can compute again are left out."""

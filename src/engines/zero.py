@@ -58,8 +58,9 @@ class ZeroEngine(TrainingEngine):
     name = "deepspeed"
 
     def _wrap(self, door: Door) -> nn.Module:
-        self.stage = self.config.zero_stage
-        door.to(self.ranks.device)
+        self.stage = self.config.stage
+        if self.stage < 3:
+            door.to(self.ranks.device)
         self.parameters: dict[str, Any] = dict(self.objective.named_parameters())
         self.trainable = {name: self.parameters[name] for name in self.trains}
         kind = SkippingAdamW if self.stage == 0 else torch.optim.AdamW
@@ -132,7 +133,7 @@ class ZeroEngine(TrainingEngine):
         held: Tensor = parameter.ds_tensor if self.stage == 3 else parameter
         return held
 
-    def pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[Piece]:
         for name, buffer in self.buffers().items():
             yield from self.own_share("buffer", name, buffer)
         if self.optimizer_steps:
@@ -277,6 +278,10 @@ def _initialize(
         deepspeed.ops.__compatible_ops__[COMPILED_ON_CPU] = False
     settings = deepspeed_settings(config, optimization)
     try:
+        if config.stage == 3:  # parameter by parameter onto the device, so that the whole never lies there
+            deepspeed.zero.Init(module=door, config_dict_or_path=settings, dtype=torch.float32)
+            for buffer in door.buffers():
+                buffer.data = buffer.data.to(ranks.device)
         engine, optimizer, _, _ = deepspeed.initialize(
             model=door, optimizer=base, config=settings, dist_init_required=False
         )
@@ -296,9 +301,9 @@ def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig) -
     Raises:
         ValueError: the JSON sets what belongs to the config or would cast parameters and teachers; names the key.
     """
-    zero: dict[str, Any] = {"stage": config.zero_stage}
-    if config.zero_stage == 3:  # small parameters would stay gathered, and a teacher's forward lag a step behind
-        zero |= {"stage3_param_persistence_threshold": 0}
+    zero: dict[str, Any] = {"stage": config.stage}
+    if config.stage == 3:  # small parameters would stay gathered, and a teacher's forward lag a step behind
+        zero |= {"stage3_param_persistence_threshold": 0, "memory_efficient_linear": False}  # it replaces torch's own
     if config.offload.optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if config.offload.parameters:
@@ -307,7 +312,7 @@ def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig) -
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": optimization.clip or 0.0 if config.zero_stage else 0.0,
+        "gradient_clipping": optimization.clip or 0.0 if config.stage else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

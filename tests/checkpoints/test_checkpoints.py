@@ -9,12 +9,13 @@ import torch
 from src.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest, write_manifest
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.checkpoints.retention import clear_leftovers, retain, set_aside
-from src.checkpoints.write import BackgroundWriter, _gathered, _write_rank_file, write_checkpoint
+from src.checkpoints.write import BackgroundWriter, _gathered, _Place, _write, write_checkpoint
 from src.config.sections import CheckpointConfig
 from src.distributed.ranks import Ranks
 from src.engines.engine import Piece
 
 RANKS = Ranks(0, 1, torch.device("cpu"))
+KEEP_ONE = CheckpointConfig(keep_last=1)
 TENSORS = {
     ("model", "encoder.weight"): torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
     ("model", "scale"): torch.tensor([0.5]),
@@ -55,9 +56,11 @@ def write(folder, step=10, attempt=1):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 40])
 def test_tensors_come_back_bit_exact_from_any_number_of_writers(tmp_path, world_size):
+    place = _Place(tmp_path, tmp_path, has_frozen=False)
     files = tuple(
-        _write_rank_file(tmp_path / f"rank-{rank:05d}.safetensors", *_gathered(pieces))
+        file
         for rank, pieces in enumerate(cut(world_size))
+        for file in _write(place, replace(RANKS, rank=rank), _gathered(pieces, place))
     )
     write_manifest(tmp_path, replace(make_manifest(), files=files))
     checkpoint = open_checkpoint(tmp_path)
@@ -65,6 +68,38 @@ def test_tensors_come_back_bit_exact_from_any_number_of_writers(tmp_path, world_
         read = checkpoint.read(kind, name, tuple(tensor.shape))
         assert torch.equal(read, tensor) and read.dtype == tensor.dtype
     assert checkpoint.names("model") == {"encoder.weight", "scale"}
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("linked", [True, False])
+def test_frozen_tensors_are_written_once_a_run_and_every_checkpoint_has_them(tmp_path, monkeypatch, background, linked):
+    if not linked:
+        monkeypatch.setattr("os.link", unlinkable)
+    writer = BackgroundWriter(RANKS)
+    for step in (1, 2, 3):
+        pieces = [replace(piece, frozen=piece.name.startswith("encoder.")) for piece in cut(1)[0]]
+        if background:
+            writer.write(tmp_path, make_manifest(step), pieces, lambda path: retain(tmp_path, KEEP_ONE, path))
+            writer.wait()
+        else:
+            retain(tmp_path, KEEP_ONE, write_checkpoint(tmp_path, make_manifest(step), pieces, RANKS))
+        (folder,) = checkpoint_folders(tmp_path)
+        frozen = (folder / "frozen-00000.safetensors").stat()
+        first = frozen if step == 1 else first
+        assert not linked or (frozen.st_ino, frozen.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+        checkpoint = open_checkpoint(folder)
+        for (kind, name), tensor in TENSORS.items():
+            assert torch.equal(checkpoint.read(kind, name, tuple(tensor.shape)), tensor)
+
+
+def unlinkable(*_):
+    raise OSError("no links here")
+
+
+def test_frozen_tensors_are_written_again_where_the_newest_checkpoint_is_not_readable(tmp_path):
+    pieces = [replace(piece, frozen=True) for piece in cut(1)[0]]
+    (write_checkpoint(tmp_path, make_manifest(1), pieces, RANKS) / "manifest.json").write_text("{")
+    assert open_checkpoint(write_checkpoint(tmp_path, make_manifest(2), pieces, RANKS)).names("model")
 
 
 def test_the_manifest_comes_back_equal(tmp_path):

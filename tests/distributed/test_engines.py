@@ -17,9 +17,13 @@ import torch
 
 from src.checkpoints.read import open_checkpoint
 from src.config.sections import EngineConfig
+from src.distributed.ranks import Ranks
 from src.engines.blocks import prepare_blocks
+from src.engines.build import build_engine
+from src.engines.engine import Setup
+from src.engines.zero import COMPILED_ON_CPU
 from tests.commands import ROOT, wait_until
-from tests.engines.group import HALF, STEPS
+from tests.engines.group import HALF, LR, SETTINGS, STEPS
 from tests.engines.towers import Block, Towers, micro_batches
 from tools.parity import flat, relative
 
@@ -87,8 +91,12 @@ def records(folder, name):
     return json.loads((folder / name.replace("/", "_") / "records.json").read_text())
 
 
-def teacher(folder, name):
-    return torch.load(folder / name.replace("/", "_") / "teacher.pt", weights_only=True)
+def outputs(folder, name):
+    return torch.load(folder / name.replace("/", "_") / "outputs.pt", weights_only=True)
+
+
+def compiled(folder, name):
+    return json.loads((folder / name.replace("/", "_") / "compiled.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,7 @@ def returned(group, engine):
 
 
 def assert_same(reference, name, folder, other):
-    """Losses of every step; weights, moments, buffers and the teacher's output at the end."""
+    """Losses of every step; weights, moments, buffers, the teacher's output and what is generated at the end."""
     ends = read(reference, name, STEPS), read(folder, other, STEPS)
     start = read(reference, name, 1)
     assert ends[0].keys() == ends[1].keys()
@@ -140,8 +148,9 @@ def assert_same(reference, name, folder, other):
     theirs = records(folder, other)
     for mine, their in zip(records(reference, name)[-len(theirs) :], theirs, strict=True):
         assert their == pytest.approx(mine, rel=TOLERANCE, abs=1e-6)
-    mine, their = teacher(reference, name), teacher(folder, other)
-    torch.testing.assert_close(their["features"], mine["features"], atol=1e-4, rtol=0)
+    mine, their = outputs(reference, name), outputs(folder, other)
+    for output in ("features", "generated"):
+        torch.testing.assert_close(their[output], mine[output], atol=1e-4, rtol=0)
     assert mine["teacher"].keys() == their["teacher"].keys()
     for key, value in mine["teacher"].items():
         torch.testing.assert_close(their["teacher"][key], value, atol=1e-4, rtol=0)
@@ -194,7 +203,9 @@ def test_plain_reads_and_goes_on_from_what_every_engine_wrote(one, two, four, ba
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_rank_writes_what_it_owns_and_nothing_twice(two, engine):
     opened = open_checkpoint(checkpoint(two, engine, STEPS))
-    assert len(opened.manifest.files) == 2
+    assert {file.name for file in opened.manifest.files} == {
+        f"{kind}-0000{rank}.safetensors" for kind in ("rank", "frozen") for rank in (0, 1)
+    }
     spans = {}
     for file in opened.manifest.files:
         assert file.ranges, "a rank that writes nothing"
@@ -203,8 +214,23 @@ def test_each_rank_writes_what_it_owns_and_nothing_twice(two, engine):
     for parts in spans.values():
         ends = [0, *(end for _, end in sorted(parts))]
         assert [start for start, _ in sorted(parts)] == ends[:-1]
-    sizes = [sum(part.end - part.start for part in file.ranges) for file in opened.manifest.files]
+    sizes = [
+        sum(part.end - part.start for file in opened.manifest.files if str(rank) in file.name for part in file.ranges)
+        for rank in (0, 1)
+    ]
     assert max(sizes) < 0.6 * sum(sizes)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_frozen_network_stays_as_it_was_and_is_written_once(two, engine):
+    torch.manual_seed(0)
+    drawn = {name: value for name, value in Towers().state_dict().items() if name.startswith("frozen.")}
+    end = {name: value for (_, name), value in read(two, engine, STEPS).items() if name.startswith("frozen.")}
+    assert end.keys() == drawn.keys() and len(end) == 7
+    assert all(torch.equal(value, end[name]) for name, value in drawn.items())
+    for rank in (0, 1):
+        files = [checkpoint(two, engine, step) / f"frozen-0000{rank}.safetensors" for step in (1, HALF, STEPS)]
+        assert len({file.stat().st_ino for file in files}) == 1
 
 
 VARIANTS = [
@@ -254,8 +280,8 @@ def test_recomputed_blocks_run_again_and_only_those_that_are_trained():
         for tower in ("student", "teacher", "text")
         for n in range(3)
     }
-    trained = [f"{tower}.blocks.{n}" for tower in ("student", "text") for n in range(3)]
-    assert again == {name: forward[name] for name in trained[::2]}
+    trained = [f"{tower}.blocks.{n}" for tower in ("student", "text") for n in range(5)]
+    assert again == {name: forward[name] for name in trained[::2] if name in forward}
 
 
 @pytest.fixture(scope="module")
@@ -373,3 +399,19 @@ def test_compiled_blocks_change_no_number_and_without_a_compiler_they_run_as_the
     run_group(1, tmp_path, cases, **environment)
     for name in cases:
         assert_same(one, PLAIN, tmp_path, name)
+        assert compiled(tmp_path, name)["graphs"] > 0 and compiled(one, PLAIN)["graphs"] == 0
+    assert ("Invalid C++ compiler" in (tmp_path / "rank-0.log").read_text()) == (compiler == "none")
+
+
+@pytest.mark.parametrize("engine", SHARDED[1:])
+def test_deepspeed_compiles_no_operator_that_a_killed_process_would_leave_locked(one, engine):
+    assert compiled(one, engine) == {"graphs": 0, COMPILED_ON_CPU: False}
+
+
+@pytest.mark.parametrize("engine", ["plain", "fsdp", "deepspeed"])
+def test_a_0_dimensional_parameter_is_refused_alike(engine):
+    towers = Towers()
+    towers.extra = torch.nn.Parameter(torch.tensor(1.0))
+    setup = Setup(EngineConfig(name=engine), SETTINGS, Ranks(0, 1, torch.device("cpu")), 3, lambda _: LR, lambda _: 0.1)
+    with pytest.raises(AssertionError, match=r"no 0-dimensional parameters; make \['extra'\] vectors"):
+        build_engine(towers, setup)

@@ -238,6 +238,14 @@ def test_a_truncated_tar_is_named_before_anything_starts(trained, tmp_path):
             ["--set", "engine.name=deepspeed", "engine.deepspeed={bf16}", "logging.folder={tmp}/x"],
             ["engine.deepspeed", "enables bf16", "teachers"],
         ),
+        (
+            ["--set", "engine.name=deepspeed", "engine.deepspeed={typo}", "logging.folder={tmp}/x"],
+            ["engine.deepspeed: DeepSpeed refuses {tmp}/typo.json", "reduce_bucket_sise"],
+        ),
+        (
+            ["--set", 'optimization.networks={"studnet": {"lr": 0.1}}', "logging.folder={tmp}/x"],
+            ["optimization.networks.studnet", "it trains predictor, student"],
+        ),
         (["--set", "objective=jepo"], ["jepo", "jepa"]),
         (["--devices", "gpu"], ["--devices: gpu", "cuda:0"]),
         (["--set", "data.leads=[I]"], ["model.encoder.leads is 12", "data.leads names 1"]),
@@ -252,7 +260,10 @@ def test_a_truncated_tar_is_named_before_anything_starts(trained, tmp_path):
 )
 def test_a_wrong_word_is_answered_with_one_sentence(words, parts, tmp_path, trained):
     (tmp_path / "bf16.json").write_text('{"bf16": {"enabled": true}}')
-    words = [word.replace("{tmp}", str(tmp_path)).replace("{bf16}", str(tmp_path / "bf16.json")) for word in words]
+    (tmp_path / "typo.json").write_text('{"zero_optimization": {"reduce_bucket_sise": 5}}')
+    places = {"{tmp}": tmp_path, "{bf16}": tmp_path / "bf16.json", "{typo}": tmp_path / "typo.json"}
+    for place, path in places.items():
+        words = [word.replace(place, str(path)) for word in words]
     base = ["--fname", "configs/jepa/ecg_debug.yaml", "--set", f"data.root={trained / 'shards'}"]
     sentence = refuse(*base, *([] if "--devices" in words else ["--devices", "cpu"]), *words)
     for part in parts:

@@ -9,18 +9,24 @@ import sys
 from pathlib import Path
 
 import torch
+from torch._dynamo.utils import counters
 
 from src.checkpoints.manifest import Manifest
 from src.checkpoints.read import open_checkpoint
 from src.checkpoints.write import write_checkpoint
 from src.config.sections import EngineConfig, OptimizationConfig
+from src.distributed.collectives import gather_rows
 from src.distributed.ranks import Ranks, join
 from src.engines.build import build_engine
 from src.engines.engine import Setup
+from src.engines.zero import COMPILED_ON_CPU
 from tests.engines.towers import Towers, micro_batches
 
 STEPS, HALF, LR, MOMENTUM = 20, 10, 3e-3, 0.9
-SETTINGS = OptimizationConfig(steps=STEPS, lr=LR, weight_decay=0.1, clip=0.05)
+SLOW = {"text": {"lr": 0.3, "weight_decay": 2.0}}
+SETTINGS = OptimizationConfig.model_validate(
+    {"steps": STEPS, "lr": LR, "weight_decay": 0.1, "clip": 0.05, "networks": SLOW}
+)
 
 
 def make(config: EngineConfig, ranks: Ranks, optimization=SETTINGS, batchnorm=True):
@@ -38,6 +44,7 @@ def run_steps(engine, ranks, steps, cuts=1, poisoned=None, looks=False):
     def look():
         if looks:
             engine(micro_batches(98, 0, 1, 1)[0], mode="embed")
+            engine(micro_batches(98, ranks.rank, ranks.world_size, 1)[0], mode="generate")
 
     records = []
     for step in steps:
@@ -71,6 +78,8 @@ def one_case(case: str, ranks: Ranks, folder: Path) -> None:
     start, poisoned = settings.pop("from", None), json.loads(settings.pop("poisoned", "null"))
     config = EngineConfig.model_validate({"name": name, **{key: json.loads(value) for key, value in settings.items()}})
     own = folder / case.replace("/", "_")
+    torch._dynamo.reset()
+    counters.clear()
     engine = make(config, ranks, batchnorm=batchnorm)
     begin = 0
     engine(micro_batches(98, 0, 1, 1)[0], mode="embed")  # as the baseline of a run's health, before anything is loaded
@@ -86,10 +95,19 @@ def one_case(case: str, ranks: Ranks, folder: Path) -> None:
             save(engine, ranks, own, end)
             begin = end
     features = engine(micro_batches(99, 0, 1, 1)[0], mode="embed")["tokens"]
+    own_share = micro_batches(99, ranks.rank, ranks.world_size, 1)[0]
+    generated = gather_rows(engine(own_share, mode="generate")["generated"])
     teacher = engine.network("teacher")
     if ranks.first:
         (own / "records.json").write_text(json.dumps(records))
-        torch.save({"features": features.cpu(), "teacher": teacher}, own / "teacher.pt")
+        (own / "compiled.json").write_text(json.dumps({"graphs": counters["stats"]["unique_graphs"]} | operators()))
+        torch.save({"features": features.cpu(), "generated": generated, "teacher": teacher}, own / "outputs.pt")
+
+
+def operators():
+    """Whether DeepSpeed, if it is there, may compile the operator that blocks later processes when it is killed."""
+    deepspeed = sys.modules.get("deepspeed")
+    return {} if deepspeed is None else {COMPILED_ON_CPU: deepspeed.ops.__compatible_ops__.get(COMPILED_ON_CPU)}
 
 
 def main() -> None:

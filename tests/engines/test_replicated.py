@@ -85,9 +85,10 @@ def test_gradient_and_losses_are_the_big_batchs_however_it_is_cut(sizes):
 
 
 def test_steps_are_torchs_adamw_with_this_steps_rates_and_the_papers_ema():
-    engine, objective = make_engine(), Objective()
+    engine, objective = make_engine(networks={"head": {"lr": 0.25, "weight_decay": 3.0}}), Objective()
     decayed, plain = [objective.student.weight, objective.head.weight], [objective.student.bias, objective.head.bias]
-    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": plain, "weight_decay": 0.0}])
+    slower, more = [0.25 if "head" in name else 1.0 for name in ("student", "head") * 2], [1.0, 3.0, 0.0, 0.0]
+    optimizer = torch.optim.AdamW([{"params": [parameter]} for parameter in decayed + plain])
     for step in range(6):
         batch = make_batch()
         batch["x"] += step
@@ -97,9 +98,9 @@ def test_steps_are_torchs_adamw_with_this_steps_rates_and_the_papers_ema():
         reference_loss(objective, batch).backward()
         norm = nn.utils.clip_grad_norm_(decayed + plain, 0.5)
         assert engine.metrics()["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.1 / (step + 1)
-        optimizer.param_groups[0]["weight_decay"] = 0.3 - 0.01 * step
+        for group, rate, decay in zip(optimizer.param_groups, slower, more, strict=True):
+            group["lr"], group["weight_decay"] = 0.1 / (step + 1) * rate, (0.3 - 0.01 * step) * decay
+        assert engine.metrics()["lr/head"] == engine.metrics()["lr/student"] / 4
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():

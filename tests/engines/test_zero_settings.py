@@ -84,6 +84,8 @@ def test_a_missing_json_is_named(tmp_path):
         ({"name": "deepspeed", "zero_stage": 2, "offload": {"parameters": True}}, "deepspeed with zero_stage 3"),
         ({"name": "plain", "offload": {"parameters": True}}, "fsdp, or deepspeed with zero_stage 3"),
         ({"name": "deepspeed", "replicas": 2}, "it needs fsdp"),
+        ({"name": "fsdp", "zero_stage": 3}, "it needs deepspeed"),
+        ({"zero_stage": 0}, "it needs deepspeed"),
         ({"name": "fsdp", "deepspeed": "x.json"}, "it needs deepspeed"),
     ],
 )

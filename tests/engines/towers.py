@@ -29,12 +29,28 @@ class Block(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
+class Normalised(nn.Module):
+    def __init__(self, batchnorm):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.norm = batchnorm(WIDTH)
+
+    def forward(self, x):
+        return x + 0.3 * self.norm(self.linear(x))
+
+
 class Tower(nn.Module):
     def __init__(self, inputs, batchnorm):
         super().__init__()
         self.stem = nn.Linear(inputs, WIDTH, bias=False)  # BatchNorm takes a bias away again
         self.batchnorm = SyncBatchNorm(WIDTH) if batchnorm else nn.Identity()
         self.blocks = nn.ModuleList(Block() for _ in range(3))
+        if batchnorm:
+            self.blocks.append(Normalised(SyncBatchNorm))  # where one rank is all, plain BatchNorm is the same
+            if not dist.is_initialized() or dist.get_world_size() == 1:
+                self.blocks.append(Normalised(nn.BatchNorm1d))
+            else:
+                self.blocks.append(Normalised(SyncBatchNorm))
 
     def forward(self, x):
         x = self.batchnorm(self.stem(x))
@@ -47,6 +63,7 @@ class Towers(nn.Module):
     """Mode `train` gives `features` and the sum `labels`; mode `contrast` the sum `pairs`."""
 
     contrastive = True
+    frozen_networks = ("frozen",)
 
     def __init__(self, batchnorm=True):
         super().__init__()
@@ -56,7 +73,7 @@ class Towers(nn.Module):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.text = Tower(5, batchnorm)
         self.text.stem.requires_grad_(False)
-        self.frozen = nn.Linear(7, 7).requires_grad_(False)
+        self.frozen = nn.Sequential(nn.Linear(7, 7), nn.BatchNorm1d(7), nn.Dropout(0.5)).requires_grad_(False)
         self.head = nn.Linear(WIDTH, 3)
         self.unused = nn.Linear(2, 2)
         self.sometimes = nn.Linear(7, 3)
@@ -67,6 +84,8 @@ class Towers(nn.Module):
         if mode == "embed":
             with torch.no_grad():
                 return {"tokens": self.teacher(batch["image"])[:, None]}
+        if mode == "generate":
+            return {"generated": self.generate(batch["text"], batch["turns"])}
         if mode == "contrast":
             return {"pairs": self.pairs(batch)}
         image = self.frozen(batch["image"])
@@ -81,6 +100,16 @@ class Towers(nn.Module):
             "labels": torch.where(known, errors, 0.0).sum(),
             "consistency": (again.float() - target.float()).square().mean(1).sum(),
         }
+
+    @torch.no_grad()
+    def generate(self, x, turns):
+        """Each row as often through its tower as it asks for; all ranks go on to the longest of any."""
+        longest = turns.max()
+        if dist.is_initialized():
+            dist.all_reduce(longest, dist.ReduceOp.MAX)
+        for turn in range(int(longest)):
+            x = torch.where((turn < turns)[:, None], self.text(x)[:, : x.shape[1]], x)
+        return x
 
     def pairs(self, features):
         """Sigmoid loss (Zhai et al. 2023) of this rank's images with the texts of all ranks."""
@@ -107,6 +136,7 @@ def global_batch(step, size=12):
     shapes = {"image": 7, "other": 7, "text": 5}
     return {name: torch.randn(size, width, generator=draw) for name, width in shapes.items()} | {
         "labels": labels,
+        "turns": torch.arange(1, size + 1) // 3,
         "keys": [f"s{step}.{row}" for row in range(size)],
     }
 

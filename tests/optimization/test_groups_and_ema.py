@@ -1,8 +1,10 @@
 """Which parameters decay, and how a teacher follows."""
 
+import pytest
 import torch
 from torch import nn
 
+from src.config.sections import NetworkRates
 from src.optimization.ema import update_ema
 from src.optimization.groups import parameter_groups
 
@@ -19,17 +21,28 @@ class Objective(nn.Module):
 
 def test_matrices_decay_and_biases_norms_tokens_and_scalars_do_not():
     groups = {group.name: group for group in parameter_groups(Objective())}
-    assert groups["encoder"].parameters == ("encoder.0.weight", "encoder.1.weight") and groups["encoder"].decays
+    assert groups["encoder"].parameters == ("encoder.0.weight", "encoder.1.weight")
+    assert groups["encoder"].weight_decay == groups["encoder"].lr == 1.0
     assert groups["encoder_no_decay"].parameters == (
         "encoder.0.bias",
         "encoder.1.bias",
         "encoder.2.weight",
         "encoder.2.bias",
     )
-    assert not groups["encoder_no_decay"].decays
+    assert groups["encoder_no_decay"].weight_decay == 0.0 and groups["encoder_no_decay"].lr == 1.0
     assert groups["score"].parameters == ("score.weight",)  # a matrix, if of one row
     assert groups["mask_token_no_decay"].parameters == ("mask_token",)
     assert groups["temperature_no_decay"].parameters == ("temperature",)
+
+
+def test_a_network_has_its_own_rates_and_one_that_does_not_train_is_refused():
+    slow = NetworkRates(lr=0.1, weight_decay=2.0)
+    found = {group.name: (group.lr, group.weight_decay) for group in parameter_groups(Objective(), {"score": slow})}
+    assert found["score"] == (0.1, 2.0) and found["score_no_decay"] == (0.1, 0.0) and found["encoder"] == (1.0, 1.0)
+    with pytest.raises(
+        ValueError, match=r"optimization\.networks\.frozen: .* it trains encoder, mask_token, score, temp"
+    ):
+        parameter_groups(Objective(), {"frozen": slow})
 
 
 def test_every_trainable_parameter_is_in_exactly_one_group():
