@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from src.checkpoints.manifest import Manifest
 from src.checkpoints.write import BackgroundWriter, write_checkpoint
@@ -54,13 +55,16 @@ def benchmark_engines(arguments: argparse.Namespace) -> Iterator[str]:
     yield f"{arguments.steps} steps, lowest to highest.\n"
     memory = {name: _run(arguments, "memory", [name])[name] for name in arguments.engines}
     seconds = _run(arguments, "time", arguments.engines)
-    yield "| engine | peak tensor memory, MiB | of ddp's | ms a step | of ddp's |\n|---|---:|---:|---:|---:|"
+    flops = _flops(config, arguments.batch)
     first = arguments.engines[0]
+    heads = ["engine", "peak tensor memory, MiB", f"of {first}'s", "ms a step", f"of {first}'s", "samples/s"]
+    yield f"| {' | '.join(heads)} | GFLOP/s a rank |\n|---{'|---:' * len(heads)}|"
     for name in arguments.engines:
         middle, usual = statistics.median(seconds[name]), statistics.median(seconds[first])
         spread = f"{1e3 * min(seconds[name]):.0f} to {1e3 * max(seconds[name]):.0f}"
         kept = f"{memory[name] / 2**20:.0f} | {memory[name] / memory[first]:.2f}"
-        yield f"| {name} | {kept} | {1e3 * middle:.0f} ({spread}) | {middle / usual:.2f} |"
+        rates = f"{ranks * arguments.batch / middle:.1f} | {flops / middle / 1e9:,.0f}"
+        yield f"| {name} | {kept} | {1e3 * middle:.0f} ({spread}) | {middle / usual:.2f} | {rates} |"
 
 
 def benchmark_checkpoint(arguments: argparse.Namespace) -> Iterator[str]:
@@ -144,6 +148,17 @@ def _engine(config: Config, kind: dict[str, Any], ranks: Ranks) -> Engine:
     )
     setup = Setup(asked, config.optimization, ranks, 0, lambda step: 1e-4, lambda step: 0.1)
     return build_engine(_objective(config), setup)
+
+
+def _flops(config: Config, size: int) -> int:
+    """Floating-point operations of a rank's matrix products in one forward and backward, none of them repeated."""
+    with torch.device("meta"):
+        objective = JEPA(config.model, config.loss)
+    (batch,) = _batch(config, size)
+    with FlopCounterMode(display=False) as counter:
+        sums = objective({name: value.to("meta") for name, value in batch.items() if name != "keys"})
+        sum(sums.values()).backward()
+    return int(counter.get_total_flops())
 
 
 def _batch(config: Config, size: int) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from src.config.sections import ExperimentConfig
 from src.evaluation.encoder import load_encoder
 from src.files import replace_text
 from src.run.environment import code_version
+from tools.contract_curves import draw_moves
 from tools.parity import ENGINES, STEPS, Discrepancy, discrepancies, refuse_old_runs, settings_of, tensors_at, train
 
 Words = tuple[str, ...]
@@ -44,6 +45,7 @@ MOVES: dict[str, tuple[int, str, int]] = {
     "zero3": (2, "plain", 1),
 }
 """From an engine at a number of ranks to another at another."""
+MOVED = "moved"
 HEALTH = ("evaluation.every=10",)
 STOP, KILL = 6, 12
 """Steps after which a run is asked to stop, and killed."""
@@ -202,7 +204,7 @@ def _resume(runs: Runs, engine: str, ranks: int) -> str:
 
 def _move(runs: Runs, engine: str, ranks: int, other: str, others: int) -> str:
     whole = runs.finished("plain", 1)
-    folder = _copied(runs.disturbed(engine, ranks), "moved")
+    folder = _copied(runs.disturbed(engine, ranks), MOVED)
     runs.go_on(folder, other, others)
     worst = 0.0
     for mine, theirs in zip(_lines(folder / "metrics.jsonl"), _lines(whole / "metrics.jsonl"), strict=True):
@@ -248,11 +250,11 @@ def _copied(folder: Path, name: str) -> Path:
 
 def _starts(folder: Path) -> list[int]:
     """The step that each attempt started from."""
-    return [json.loads(path.read_text())["start"] for path in sorted((folder / "attempts").iterdir())]
+    return [json.loads(path.read_text())["start"] for path in sorted(folder.glob("attempts/*"))]
 
 
-def page(objectives: Sequence[str], output: Path) -> tuple[str, int]:
-    """docs/matrix.md, and how many cells are red."""
+def page(objectives: Sequence[str], output: Path, beside: Path | None = None) -> tuple[str, int]:
+    """docs/matrix.md, and how many cells are red; pictures of the moves go into the folder `beside`."""
     found = trainings()
     text = [HEAD.format(code=code_version())]
     red = 0
@@ -270,7 +272,23 @@ def page(objectives: Sequence[str], output: Path) -> tuple[str, int]:
             f"| {row} | {' | '.join(words.get(column, '') for column in COLUMNS)} |" for row, words in table.items()
         ]
         text.append("")
+        if beside is not None:
+            text += _picture(name, output / name, beside)
     return "\n".join(text), red
+
+
+def _picture(name: str, runs: Path, beside: Path) -> list[str]:
+    """The objective's moves as far as they went, drawn; and the words that show it."""
+    moved = {
+        f"{engine} x{ranks}, then {other} x{others}": runs / f"{engine}-{ranks}-stopped-{MOVED}"
+        for engine, (ranks, other, others) in MOVES.items()
+    }
+    moved = {label: folder for label, folder in moved.items() if len(_starts(folder)) == 2}
+    if not moved:
+        return []
+    picture = beside / f"moves_{name}.png"
+    draw_moves(runs / "plain-1", moved, picture)
+    return [f"![losses of runs that went on under another engine, beside the undisturbed one]({picture.name})\n"]
 
 
 HEAD = """# What every objective keeps on every engine
@@ -290,14 +308,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--objectives", nargs="+", default=[], choices=list(trainings()), help="default: all that train"
     )
-    parser.add_argument("--page", type=Path, help="file to write; default: print it")
+    parser.add_argument("--page", type=Path, help="file to write, with pictures beside it; default: print it")
     words = parser.parse_args(arguments)
     try:
         refuse_old_runs(words.output)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    text, red = page(words.objectives, words.output)
+    text, red = page(words.objectives, words.output, None if words.page is None else words.page.parent)
     if words.page is not None:
         replace_text(words.page, text)
     else:

@@ -35,7 +35,9 @@ def prepare_blocks(module: nn.Module, config: EngineConfig, device: torch.device
     if config.recompute:
         trained = [block for block in blocks if any(parameter.requires_grad for parameter in block.parameters())]
         for block in trained[:: config.recompute]:
-            again = {"context_fn": functools.partial(_contexts, block)} if any(True for _ in block.buffers()) else {}
+            again: dict[str, Any] = {}
+            if next(block.buffers(), None) is not None:
+                again["context_fn"] = functools.partial(_contexts, block)
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **again)
     if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
         torch._dynamo.config.suppress_errors = True  # what can't be compiled runs as it is, and torch warns of it

@@ -53,6 +53,7 @@ class TrainingEngine(ABC):
             name: objective.get_submodule(name) for name in getattr(objective, "frozen_networks", ())
         }
         assert not any(p.requires_grad for network in self.frozen.values() for p in network.parameters()), self.frozen
+        self._set_mode(objective, training=True)
         prepare_blocks(objective, self.config, self.ranks.device)
         self.module = self._wrap(Door(objective))
 
@@ -104,12 +105,16 @@ class TrainingEngine(ABC):
     def __call__(self, batch: Batch, mode: str) -> Any:
         training = mode in TRAINING_MODES
         if self.objective.training != training:  # DeepSpeed's own flag never changes
-            self.module.train(training)
-            for network in self.frozen.values():
-                network.eval()
+            self._set_mode(self.module, training)
         with autocast(self.config, self.ranks.device):
             entrance = self._entrance(training and torch.is_grad_enabled())
             return entrance(to_device(batch, self.ranks.device), mode=mode)
+
+    def _set_mode(self, module: nn.Module, training: bool) -> None:
+        """Frozen networks stay in evaluation: their dropout and running statistics don't change either."""
+        module.train(training)
+        for network in self.frozen.values():
+            network.eval()
 
     def forward_backward(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
         coefficients: dict[str, float] = self.objective.coefficients  # type: ignore[assignment]

@@ -144,7 +144,7 @@ def assert_same(reference, name, folder, other):
     for kind in ("model", "exp_avg", "exp_avg_sq", "buffer"):
         expected, found, early = (flat(tensors, kind) for tensors in (*ends, start))
         if expected.numel():
-            assert relative(found - expected, expected - early) < TOLERANCE, kind
+            assert (found - expected).norm() <= TOLERANCE * (expected - early).norm(), kind
     theirs = records(folder, other)
     for mine, their in zip(records(reference, name)[-len(theirs) :], theirs, strict=True):
         assert their == pytest.approx(mine, rel=TOLERANCE, abs=1e-6)
