@@ -20,7 +20,10 @@ def test_sharding_engines_hold_less_than_ddp():
     found = rows(succeed("tools.benchmark", *words, *large, script="-m"))
     assert float(found["ddp"][1]) == 1.0 == float(found["ddp"][3])
     assert all(float(found[engine][1]) < 0.9 for engine in ("fsdp", "zero3"))
-    assert all(re.match(r" \d+ \(\d+ to \d+\) $", found[engine][2]) for engine in ("ddp", "fsdp", "zero3"))
+    for engine in ("ddp", "fsdp", "zero3"):
+        milliseconds, samples, operations = (float(re.match(r" [\d.]+", found[engine][k])[0]) for k in (2, 4, 5))
+        assert re.match(r" \d+ \(\d+ to \d+\) $", found[engine][2])
+        assert samples == pytest.approx(2 * 2 / milliseconds * 1e3, rel=0.05) and operations > 0
 
 
 def test_a_checkpoint_is_timed_both_ways(tmp_path):
