@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from src.config.sections import EngineConfig, OptimizationConfig
-from src.engines.zero import deepspeed_settings
+from src.engines.zero_settings import deepspeed_settings
 
 
 def settings(tmp_path, raw=None, clip=0.5, **engine):
