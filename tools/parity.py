@@ -1,6 +1,6 @@
 """How far each engine's training is from one process: the table of docs/engines.md.
 
-python -m tools.parity [--fname CONFIG] [--ranks 1 2 4] [--engines plain fsdp zero3 ...] --output DIR
+python -m tools.parity [--fname CONFIG] [--ranks 1 2 3 4] [--engines plain fsdp zero3 ...] --output DIR
 
 Every run is 20 steps where differences show: peak learning rate, EMA momentum 0.9, weight decay 0.1, clipping active.
 """
@@ -43,6 +43,7 @@ SETTINGS = (
     "optimization.weight_decay=0.1",
     "optimization.final_weight_decay=null",
     f"optimization.clip={CLIP}",
+    "data.batch_size=12",  # which 1, 2, 3 and 4 ranks divide
     "checkpoint.every=1",
     "checkpoint.keep_last=100",
     "logging.every=1",
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.parity", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of shards, runs and table.md")
     parser.add_argument("--fname", type=Path, default=DEBUG, help="debug config; default: %(default)s")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="default: 1 2 4")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 3, 4], help="default: 1 2 3 4")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
     words = parser.parse_args(arguments)
     try:

@@ -21,7 +21,6 @@ from tools.parity import (
 )
 
 pytestmark = pytest.mark.distributed
-BATCH_FOR_THREE = ["data.batch_size=12"]
 FAULTS = ["ema_off", "weight_decay_off", "gradients_halved", "batch_doubled"]
 
 
@@ -44,16 +43,10 @@ def test_training_does_not_depend_on_ranks_or_accumulation(one_process, shards, 
     assert found.within, found
 
 
-@pytest.fixture(scope="module")
-def one_process_of_twelve(shards, tmp_path_factory):
-    return train(DEBUG, shards, tmp_path_factory.mktemp("twelve"), ["cpu"], BATCH_FOR_THREE)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_three_ranks_train_as_one_process_does(one_process_of_twelve, shards, tmp_path, engine):
-    other = train(DEBUG, shards, tmp_path, ["cpu"] * 3, [*ENGINES[engine], *BATCH_FOR_THREE])
-    found = discrepancies(one_process_of_twelve, other)
+def test_three_ranks_train_as_one_process_does(one_process, shards, tmp_path, engine):
+    found = discrepancies(one_process, train(DEBUG, shards, tmp_path, ["cpu"] * 3, ENGINES[engine]))
     assert found.within, found
 
 
