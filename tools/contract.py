@@ -30,7 +30,7 @@ from src.config.sections import ExperimentConfig
 from src.evaluation.encoder import load_encoder
 from src.files import replace_text
 from src.run.environment import code_version
-from tools.contract_curves import draw_moves
+from tools.contract_curves import Curve, draw_moves
 from tools.parity import ENGINES, STEPS, Discrepancy, discrepancies, refuse_old_runs, settings_of, tensors_at, train
 
 Words = tuple[str, ...]
@@ -45,7 +45,7 @@ MOVES: dict[str, tuple[int, str, int]] = {
     "zero3": (2, "plain", 1),
 }
 """From an engine at a number of ranks to another at another."""
-MOVED = "moved"
+MOVED, METRICS = "moved", "metrics.jsonl"
 HEALTH = ("evaluation.every=10",)
 STOP, KILL = 6, 12
 """Steps after which a run is asked to stop, and killed."""
@@ -283,11 +283,15 @@ def _picture(name: str, runs: Path, beside: Path) -> list[str]:
         f"{engine} x{ranks}, then {other} x{others}": runs / f"{engine}-{ranks}-stopped-{MOVED}"
         for engine, (ranks, other, others) in MOVES.items()
     }
-    moved = {label: folder for label, folder in moved.items() if len(_starts(folder)) == 2}
-    if not moved:
+    curves = {
+        label: Curve(max(_starts(folder)), {int(line["step"]): line["loss"] for line in _lines(folder / METRICS)})
+        for label, folder in moved.items()
+        if len(_starts(folder)) == 2
+    }
+    if not curves:
         return []
     picture = beside / f"moves_{name}.png"
-    draw_moves(runs / "plain-1", moved, picture)
+    draw_moves({int(line["step"]): line["loss"] for line in _lines(runs / "plain-1" / METRICS)}, curves, picture)
     return [f"![losses of runs that went on under another engine, beside the undisturbed one]({picture.name})\n"]
 
 

@@ -3,7 +3,8 @@
     step-00001000.attempt-2/
         manifest.json               what the run was, where every range lies, size and sha256 of every file
         rank-00000.safetensors      1-D tensors `<kind>/<name>`, each a contiguous range of a flattened tensor
-        frozen-00000.safetensors    the same of networks that never change: a link to the first checkpoint's file
+        frozen-step-00000100.attempt-1.00000.safetensors
+                                    the same of networks that never change: a link to the first checkpoint's file
 
 Everything is keyed by the bare module's parameter names, so a checkpoint belongs to no engine and no world size. The
 manifest carries its own sha256. A folder without a readable manifest is not a checkpoint.

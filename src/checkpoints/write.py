@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -125,11 +126,21 @@ class BackgroundWriter:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a checkpoint is written, and whether an earlier one of the folder has the frozen pieces."""
+    """Where a checkpoint is written, and what earlier files of the folder hold frozen tensors."""
 
     final: Path
     partial: Path
-    has_frozen: bool
+    frozen: tuple[tuple[Path, RankFile], ...]
+
+    @property
+    def frozen_prefix(self) -> str:
+        """How the names of new files of frozen tensors begin; later ones lie beside links to the earlier."""
+        return f"{FROZEN}{self.final.name}."
+
+    @cached_property
+    def written(self) -> set[str]:
+        """The tensors in those files."""
+        return {part.key for _, file in self.frozen for part in file.ranges}
 
 
 @dataclass
@@ -146,16 +157,17 @@ def _place(folder: Path, manifest: Manifest, ranks: Ranks) -> _Place:
     partial = final.with_name(final.name + PARTIAL)
     if ranks.first:
         partial.mkdir(parents=True, exist_ok=True)
-    has_frozen = broadcast_object(ranks.first and bool(_frozen_files(folder)))
-    return _Place(final, partial, has_frozen)
+    return _Place(final, partial, broadcast_object(_frozen_files(folder) if ranks.first else ()))
 
 
-def _frozen_files(folder: Path) -> list[tuple[Path, RankFile]]:
-    """Those of the newest checkpoint, which has them if any has."""
+def _frozen_files(folder: Path) -> tuple[tuple[Path, RankFile], ...]:
+    """Those of the newest checkpoint, which has them if any has; nothing where one of them is gone or cut off."""
     for newest in checkpoint_folders(folder)[:1]:
-        with suppress(DamagedCheckpoint):
-            return [(newest / file.name, file) for file in read_manifest(newest).files if file.name.startswith(FROZEN)]
-    return []
+        with suppress(DamagedCheckpoint, OSError):
+            files = [file for file in read_manifest(newest).files if file.name.startswith(FROZEN)]
+            if all((newest / file.name).stat().st_size == file.size for file in files):
+                return tuple((newest / file.name, file) for file in files)
+    return ()
 
 
 def _file_name(rank: int, prefix: str = "rank-") -> str:
@@ -166,10 +178,11 @@ def _gathered(pieces: Iterable[Piece], place: _Place, copy: bool = False) -> dic
     """The pieces on the CPU, those of each file by its name's beginning; frozen ones only where they are missing."""
     found = {"rank-": _Contents()}
     for piece in pieces:
-        if piece.frozen and place.has_frozen:
-            continue
-        contents = found.setdefault(FROZEN if piece.frozen else "rank-", _Contents())
         owned = Range(piece.kind, piece.name, piece.start, piece.start + piece.values.numel())
+        if owned.key in place.written:
+            assert piece.frozen, f"{owned.key} was frozen in an earlier checkpoint"
+            continue
+        contents = found.setdefault(place.frozen_prefix if piece.frozen else "rank-", _Contents())
         assert owned.key not in contents.tensors, owned.key
         contents.ranges.append(owned)
         contents.shapes[owned.key] = list(piece.shape)
@@ -189,14 +202,13 @@ def _write(place: _Place, ranks: Ranks, contents: dict[str, _Contents]) -> list[
 
 
 def _complete(place: _Place, manifest: Manifest, files: list[RankFile]) -> None:
-    frozen = _frozen_files(place.final.parent) if place.has_frozen else []
-    for path, file in frozen:
+    for path, file in place.frozen:
         try:
             os.link(path, place.partial / file.name)
         except OSError:  # a disk without links
             shutil.copyfile(path, place.partial / file.name)
             sync(place.partial / file.name)
-    files = [*files, *(file for _, file in frozen)]
+    files = [*files, *(file for _, file in place.frozen)]
     sync(write_manifest(place.partial, replace(manifest, files=tuple(files))))
     sync(place.partial)
     place.partial.rename(place.final)

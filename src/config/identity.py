@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from src.config.sections import ExperimentConfig
 
 SECTIONS = ("objective", "seed", "data", "model", "mask", "loss", "optimization")
@@ -29,6 +31,21 @@ def identity(config: ExperimentConfig) -> dict[str, Any]:
 def config_hash(config: ExperimentConfig) -> str:
     """SHA-256 of the identity, as hex; the order of keys has no influence."""
     return hashlib.sha256(_canonical(identity(config)).encode()).hexdigest()
+
+
+def completed(old: Mapping[str, Any], config: ExperimentConfig) -> Mapping[str, Any]:
+    """The identity of an earlier run, with the defaults of keys that the config has got since.
+
+    As it is, where it is not valid any more.
+    """
+    now = config.model_dump(mode="json")
+    free = {name: value for name, value in now.items() if name not in SECTIONS}
+    free_of_data = {key: now["data"][key] for key in FREE_DATA_KEYS}
+    try:
+        tree = {**free, **old, "data": {**free_of_data, **old["data"]}}
+        return identity(type(config).model_validate_json(json.dumps(tree)))
+    except (ValidationError, KeyError):
+        return old
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -32,30 +31,36 @@ def prepare_blocks(module: nn.Module, config: EngineConfig, device: torch.device
         raise ValueError(
             "engine.recompute and engine.compile work on the blocks of an nn.ModuleList; the model has none"
         )
-    if config.recompute:
-        trained = [block for block in blocks if any(parameter.requires_grad for parameter in block.parameters())]
-        for block in trained[:: config.recompute]:
-            again: dict[str, Any] = {}
-            if next(block.buffers(), None) is not None:
-                again["context_fn"] = functools.partial(_contexts, block)
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **again)
+    trained = [block for block in blocks if any(parameter.requires_grad for parameter in block.parameters())]
+    recomputed = trained[:: config.recompute] if config.recompute else []
     if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
         torch._dynamo.config.suppress_errors = True  # what can't be compiled runs as it is, and torch warns of it
         for block in blocks:
-            block.compile()
+            if block in recomputed:  # what is around a checkpoint is not compiled, so what is in it must be
+                block.forward = torch.compile(block.forward)
+            else:
+                block.compile()
+    for block in recomputed:
+        again: dict[str, Any] = {}
+        if next(block.buffers(), None) is not None:
+            again["context_fn"] = functools.partial(_contexts, block)
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, **again)
 
 
-@contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """A forward that is made a second time must not count twice in running statistics."""
-    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    try:
-        yield
-    finally:  # recomputation ends by an exception, once it has what the backward needs
-        for name, buffer in module.named_buffers():
-            buffer.data.copy_(kept[name])  # a backward that has saved the buffer does not read it
+class BuffersKept:
+    """Around a forward that is made a second time, which must not count twice in running statistics."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self._kept = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+
+    def __exit__(self, *_: object) -> None:
+        for name, buffer in self.module.named_buffers():
+            buffer.data.copy_(self._kept[name])  # a backward that has saved the buffer does not read it
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Around a block's forward, and around its recomputation."""
-    return nullcontext(), buffers_kept(block)
+    """Around a block's forward, and around its recomputation, of which there is one for every backward."""
+    return nullcontext(), BuffersKept(block)

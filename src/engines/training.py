@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from src.distributed.ranks import gather_objects
-from src.engines.blocks import buffers_kept, prepare_blocks
+from src.engines.blocks import BuffersKept, prepare_blocks
 from src.engines.door import FEATURES, Door
 from src.engines.engine import Batch, Piece, Setup, TensorSource, autocast, global_means, global_weights, to_device
 from src.engines.scale import LossScale
@@ -153,7 +153,7 @@ class TrainingEngine(ABC):
         parts: list[dict[str, Tensor]] = []
         for number, batch in enumerate(micro_batches):
             self._seed(step, number)
-            with torch.no_grad(), buffers_kept(self.objective):
+            with torch.no_grad(), BuffersKept(self.objective):
                 parts.append({name: value.detach() for name, value in self(batch, "train")[FEATURES].items()})
         leaves = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
         with self._accumulating(last=False):
@@ -200,7 +200,11 @@ class TrainingEngine(ABC):
         finite = math.isfinite(norm)
         self.skipped_last = not finite
         self.last = {f"lr/{group.name}": rate * group.lr for group in self.groups}
-        self.last |= {"weight_decay": decay, "grad_norm": norm}
+        self.last |= {"weight_decay": decay, "grad_norm": norm} | {
+            f"weight_decay/{group.name}": decay * group.weight_decay
+            for group in self.groups
+            if group.name in self.optimization.networks
+        }
         if self.scale.active:
             self.last["loss_scale"] = self.scale.value
         if finite:
@@ -236,6 +240,7 @@ class TrainingEngine(ABC):
         )
 
     def ema(self, target: str, source: str, momentum: float) -> None:
+        assert target not in self.frozen, f"{target} is an average and changes; it can't be frozen"
         self.last["momentum"] = momentum
         if not self.skipped_last:
             networks = self.objective.get_submodule(target), self.objective.get_submodule(source)

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from src.config.sections import EngineConfig, OptimizationConfig
 from src.distributed.ranks import Ranks, alone
 from src.engines.door import Door
-from src.engines.engine import Piece, TensorSource
+from src.engines.engine import Batch, Piece, TensorSource
 from src.engines.training import MOMENTS, TrainingEngine, same_names
 from src.engines.zero_settings import deepspeed_settings
 
@@ -71,8 +71,18 @@ class ZeroEngine(TrainingEngine):
         )
         if isinstance(base, SkippingAdamW):
             base.clip = self.optimization.clip  # type: ignore[assignment]
+        usual = torch.nn.functional.linear
         self.engine, self.optimizer = _initialize(door, base, self.config, self.optimization, self.ranks)
+        self._linear, torch.nn.functional.linear = torch.nn.functional.linear, usual
         return self.engine
+
+    def __call__(self, batch: Batch, mode: str) -> Any:
+        """Stage 3 comes with a product of its own, which does not hold on to gathered weights until the backward."""
+        usual, torch.nn.functional.linear = torch.nn.functional.linear, self._linear
+        try:
+            return super().__call__(batch, mode)
+        finally:
+            torch.nn.functional.linear = usual
 
     @property
     def adamw(self) -> torch.optim.Optimizer:

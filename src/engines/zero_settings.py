@@ -17,7 +17,7 @@ def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig) -
     """
     zero: dict[str, Any] = {"stage": config.stage}
     if config.stage == 3:  # small parameters would stay gathered, and a teacher's forward lag a step behind
-        zero |= {"stage3_param_persistence_threshold": 0, "memory_efficient_linear": False}  # it replaces torch's own
+        zero |= {"stage3_param_persistence_threshold": 0}
     if config.offload.optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if config.offload.parameters:

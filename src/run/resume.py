@@ -7,7 +7,7 @@ from typing import Any
 
 from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint
 from src.checkpoints.read import Checkpoint, newest_checkpoint, open_checkpoint
-from src.config.identity import first_difference, identity
+from src.config.identity import completed, first_difference, identity
 from src.config.sections import ExperimentConfig
 from src.run.folder import RunFolder
 
@@ -45,7 +45,7 @@ def find_checkpoint(
 def _refuse_another_run(
     place: Path, trained: dict[str, Any], trained_on: str, config: ExperimentConfig, data_sha256: str
 ) -> None:
-    difference = first_difference(trained, identity(config))
+    difference = first_difference(completed(trained, config), identity(config))
     if difference is not None:
         key, before, after = difference
         raise ValueError(

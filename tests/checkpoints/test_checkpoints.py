@@ -56,7 +56,7 @@ def write(folder, step=10, attempt=1):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 40])
 def test_tensors_come_back_bit_exact_from_any_number_of_writers(tmp_path, world_size):
-    place = _Place(tmp_path, tmp_path, has_frozen=False)
+    place = _Place(tmp_path, tmp_path, frozen=())
     files = tuple(
         file
         for rank, pieces in enumerate(cut(world_size))
@@ -84,7 +84,8 @@ def test_frozen_tensors_are_written_once_a_run_and_every_checkpoint_has_them(tmp
         else:
             retain(tmp_path, KEEP_ONE, write_checkpoint(tmp_path, make_manifest(step), pieces, RANKS))
         (folder,) = checkpoint_folders(tmp_path)
-        frozen = (folder / "frozen-00000.safetensors").stat()
+        (file,) = folder.glob("frozen-*")
+        frozen = file.stat()
         places.add((frozen.st_ino, frozen.st_mtime_ns))
         checkpoint = open_checkpoint(folder)
         for (kind, name), tensor in TENSORS.items():
@@ -97,10 +98,25 @@ def unlinkable(*_):
     raise OSError("no links here")
 
 
-def test_frozen_tensors_are_written_again_where_the_newest_checkpoint_is_not_readable(tmp_path):
+@pytest.mark.parametrize("harm", ["manifest.json", "frozen-*", None])
+def test_frozen_tensors_are_written_again_where_the_newest_checkpoint_is_damaged(tmp_path, harm):
     pieces = [replace(piece, frozen=True) for piece in cut(1)[0]]
-    (write_checkpoint(tmp_path, make_manifest(1), pieces, RANKS) / "manifest.json").write_text("{")
-    assert open_checkpoint(write_checkpoint(tmp_path, make_manifest(2), pieces, RANKS)).names("model")
+    first = write_checkpoint(tmp_path, make_manifest(1), pieces, RANKS)
+    (file,) = first.glob(harm or "frozen-*")
+    if harm is None:
+        file.unlink()
+    else:
+        file.write_text("{")
+    second = open_checkpoint(write_checkpoint(tmp_path, make_manifest(2), pieces, RANKS))
+    assert {(kind, name) for kind, name, _ in second.shapes()} == TENSORS.keys()
+
+
+def test_a_network_that_is_frozen_later_is_written_then(tmp_path):
+    """Its tensors are no longer trained, so those of the folder's frozen files are not all there are."""
+    for step, names in enumerate([["scale"], ["scale", "encoder.weight"]]):
+        pieces = [replace(piece, frozen=piece.name in names) for piece in cut(1)[0]]
+        found = open_checkpoint(write_checkpoint(tmp_path, make_manifest(step), pieces, RANKS))
+        assert {(kind, name) for kind, name, _ in found.shapes()} == TENSORS.keys()
 
 
 def test_the_manifest_comes_back_equal(tmp_path):

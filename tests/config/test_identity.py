@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.config import ABSENT, config_hash, dump_config, first_difference, identity
+from src.config.identity import completed
 from tests.config.toy import COMPLETE, Config, Source, load, write
 
 FREE = [
@@ -56,6 +57,16 @@ def test_what_is_learned_from_changes_the_hash_and_is_named(tmp_path: Path, over
     assert difference[0] == key
     assert before is None or difference[1] == before
     assert after is None or difference[2] == after
+
+
+def test_an_earlier_run_has_the_defaults_of_keys_that_came_later(tmp_path: Path) -> None:
+    config, other = config_of(tmp_path), config_of(tmp_path, "optimization.clip=3.0", "data.workers=3")
+    earlier = json.loads(json.dumps(identity(config)))
+    del earlier["optimization"]["clip"], earlier["data"]["transform"]["noise"]
+    assert first_difference(completed(earlier, config), identity(config)) is None
+    assert first_difference(completed(earlier, other), identity(other)) == ("optimization.clip", None, 3.0)
+    earlier["model"]["gone"] = 1
+    assert completed(earlier, config) == earlier, "what is not valid any more stays as it is"
 
 
 def test_hash_is_the_same_for_a_default_and_the_same_value_written_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import collections
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +34,8 @@ ENGINES = ["ddp", *SHARDED]
 PLAIN, NO_BATCHNORM = "plain", "batchnorm=no"
 TOLERANCE = 1e-4
 POISONED = 5
+CONTINUED = {"fsdp": "deepspeed:zero_stage=3", "deepspeed:zero_stage=2": "fsdp"}
+"""What four ranks were, and the two that went on."""
 
 
 def case(engine, *words):
@@ -126,6 +129,20 @@ def four(one, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def continued(four, tmp_path_factory):
+    """Folders in which four ranks stopped half-way, and two of another engine went on, writing in the background."""
+    folder = tmp_path_factory.mktemp("continued")
+    cases = []
+    for engine, other in CONTINUED.items():
+        own = folder / engine.replace(":", "-")
+        for step in (1, HALF):
+            place = checkpoint(four, engine, step)
+            shutil.copytree(place, own / place.name)
+        cases.append(case(other, "background=yes", f"into={own}", f"from={own / place.name}"))
+    return run_group(2, folder, cases)
+
+
+@pytest.fixture(scope="module")
 def back(two, four, tmp_path_factory):
     """Plain, from what every engine wrote at two and at four ranks."""
     folder = tmp_path_factory.mktemp("back")
@@ -204,7 +221,7 @@ def test_plain_reads_and_goes_on_from_what_every_engine_wrote(one, two, four, ba
 def test_each_rank_writes_what_it_owns_and_nothing_twice(two, engine):
     opened = open_checkpoint(checkpoint(two, engine, STEPS))
     assert {file.name for file in opened.manifest.files} == {
-        f"{kind}-0000{rank}.safetensors" for kind in ("rank", "frozen") for rank in (0, 1)
+        f"{kind}0000{rank}.safetensors" for kind in ("rank-", "frozen-step-00000001.attempt-1.") for rank in (0, 1)
     }
     spans = {}
     for file in opened.manifest.files:
@@ -228,14 +245,26 @@ def test_each_rank_writes_what_it_owns_and_nothing_twice(two, engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_frozen_network_stays_as_it_was_and_is_written_once(two, engine):
-    torch.manual_seed(0)
     drawn = {name: value for name, value in Towers().state_dict().items() if name.startswith("frozen.")}
+    alive = outputs(two, engine)["frozen"]
+    assert all(torch.equal(value, alive[name.removeprefix("frozen.")]) for name, value in drawn.items())
     end = {name: value for (_, name), value in read(two, engine, STEPS).items() if name.startswith("frozen.")}
     assert end.keys() == drawn.keys() and len(end) == 7
     assert all(torch.equal(value, end[name]) for name, value in drawn.items())
     for rank in (0, 1):
-        files = [checkpoint(two, engine, step) / f"frozen-0000{rank}.safetensors" for step in (1, HALF, STEPS)]
+        places = [checkpoint(two, engine, step) for step in (1, HALF, STEPS)]
+        files = [place / f"frozen-{places[0].name}.0000{rank}.safetensors" for place in places]
         assert len({file.stat().st_ino for file in files}) == 1
+
+
+@pytest.mark.parametrize("engine", CONTINUED)
+def test_a_folder_goes_on_with_other_ranks_in_the_background_and_its_frozen_files(one, continued, engine):
+    name = engine.replace(":", "-")
+    assert_same(one, PLAIN, continued, name)
+    end, half = (checkpoint(continued, name, step) for step in (STEPS, HALF))
+    names = {path.name for path in end.glob("frozen-*")}
+    assert names == {path.name for path in half.glob("frozen-*")} and len(names) == 4
+    assert all((end / name).stat().st_ino == (half / name).stat().st_ino for name in names)
 
 
 VARIANTS = [
@@ -404,7 +433,10 @@ def test_compiled_blocks_change_no_number_and_without_a_compiler_they_run_as_the
     run_group(1, tmp_path, cases, **environment)
     for name in cases:
         assert_same(one, PLAIN, tmp_path, name)
-        assert compiled(tmp_path, name)["graphs"] > 0 and compiled(one, PLAIN)["graphs"] == 0
+    graphs = {name: compiled(tmp_path, name)["graphs"] for name in cases}
+    assert compiled(one, PLAIN)["graphs"] == 0
+    if compiler == "usual":
+        assert min(graphs.values()) > 0 and graphs[COMPILED[0]] == graphs[COMPILED[3]], graphs
     assert ("Invalid C++ compiler" in (tmp_path / "rank-0.log").read_text()) == (compiler == "none")
 
 

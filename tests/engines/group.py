@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from src.checkpoints.manifest import Manifest
 from src.checkpoints.read import open_checkpoint
-from src.checkpoints.write import write_checkpoint
+from src.checkpoints.write import BackgroundWriter, write_checkpoint
 from src.config.sections import EngineConfig, OptimizationConfig
 from src.distributed.collectives import gather_rows
 from src.distributed.ranks import Ranks, join
@@ -61,23 +61,30 @@ def run_steps(engine, ranks, steps, cuts=1, poisoned=None, looks=False):
     return records
 
 
-def save(engine, ranks, folder: Path, step: int) -> Path:
-    """A checkpoint as a run writes it."""
+def save(engine, ranks, folder: Path, step: int, writer=None) -> None:
+    """A checkpoint as a run writes it; in the background where there is a writer."""
     manifest = Manifest(
         step, step * 12, 1, ranks.world_size, engine.name, engine.optimizer_steps, {}, "", "", engine.state()
     )
-    return write_checkpoint(folder, manifest, engine.pieces(), ranks)
+    if writer is None:
+        write_checkpoint(folder, manifest, engine.pieces(), ranks)
+    else:
+        writer.write(folder, manifest, engine.pieces(), lambda _: None)
 
 
 def one_case(case: str, ranks: Ranks, folder: Path) -> None:
-    """Train 20 steps with checkpoints after 1, 10 and 20, and around a poisoned one; from=CHECKPOINT goes on."""
+    """Train 20 steps with checkpoints after 1, 10 and 20, and around a poisoned one; from=CHECKPOINT goes on.
+
+    into=FOLDER is where its files go, instead of a folder of its name.
+    """
     name, _, words = case.partition(":")
     settings = dict(word.partition("=")[::2] for word in words.split(",")) if words else {}
     cuts, batchnorm = int(settings.pop("cuts", 1)), settings.pop("batchnorm", "yes") == "yes"
-    looks = settings.pop("looks", "no") == "yes"
+    looks, into = settings.pop("looks", "no") == "yes", settings.pop("into", None)
+    writer = BackgroundWriter(ranks) if settings.pop("background", "no") == "yes" else None
     start, poisoned = settings.pop("from", None), json.loads(settings.pop("poisoned", "null"))
     config = EngineConfig.model_validate({"name": name, **{key: json.loads(value) for key, value in settings.items()}})
-    own = folder / case.replace("/", "_")
+    own = Path(into) if into else folder / case.replace("/", "_")
     torch._dynamo.reset()
     counters.clear()
     engine = make(config, ranks, batchnorm=batchnorm)
@@ -92,16 +99,18 @@ def one_case(case: str, ranks: Ranks, folder: Path) -> None:
     for end in sorted({1, HALF, STEPS} | around):
         if end > begin:
             records += run_steps(engine, ranks, range(begin, end), cuts, poisoned, looks)
-            save(engine, ranks, own, end)
+            save(engine, ranks, own, end, writer)
             begin = end
+    if writer is not None:
+        writer.wait()
     features = engine(micro_batches(99, 0, 1, 1)[0], mode="embed")["tokens"]
     own_share = micro_batches(99, ranks.rank, ranks.world_size, 1)[0]
     generated = gather_rows(engine(own_share, mode="generate")["generated"])
-    teacher = engine.network("teacher")
+    networks = {name: engine.network(name) for name in ("teacher", "frozen")}
     if ranks.first:
         (own / "records.json").write_text(json.dumps(records))
         (own / "compiled.json").write_text(json.dumps({"graphs": counters["stats"]["unique_graphs"]} | operators()))
-        torch.save({"features": features.cpu(), "generated": generated, "teacher": teacher}, own / "outputs.pt")
+        torch.save({"features": features.cpu(), "generated": generated} | networks, own / "outputs.pt")
 
 
 def operators():
