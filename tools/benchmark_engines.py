@@ -71,7 +71,7 @@ def benchmark_checkpoint(arguments: argparse.Namespace) -> Iterator[str]:
     """One plain process on the CPU: how long training stands still, and how fast bytes are copied and written."""
     config = _config(arguments)
     ranks = Ranks(0, 1, torch.device("cpu"))
-    engine = _engine(config, {"name": "plain"}, ranks)
+    engine = make_engine(config, {"name": "plain"}, ranks)
     _steps(engine, _batch(config, 2), range(1))
     manifest = Manifest(1, 2, 1, 1, engine.name, 1, {}, "", "", engine.state())
     size = sum(piece.values.nbytes for piece in engine.pieces())
@@ -141,7 +141,7 @@ def _objective(config: Config) -> JEPA:
     return JEPA(config.model, config.loss)
 
 
-def _engine(config: Config, kind: dict[str, Any], ranks: Ranks) -> Engine:
+def make_engine(config: Config, kind: dict[str, Any], ranks: Ranks) -> Engine:
     """As the config says, but for the kind of engine."""
     asked = EngineConfig.model_validate(
         {"precision": config.engine.precision, "recompute": config.engine.recompute} | kind
@@ -185,10 +185,10 @@ def _steps(engine: Engine, batch: list[dict[str, Any]], steps: range) -> None:
 def _peak(config: Config, name: str, batch: list[dict[str, Any]], ranks: Ranks) -> int:
     """Bytes of tensors alive at once, from before the model is made to the end of a few steps."""
     if ranks.device.type == "cuda":
-        _steps(_engine(config, ENGINES[name], ranks), batch, range(MEMORY_STEPS))
+        _steps(make_engine(config, ENGINES[name], ranks), batch, range(MEMORY_STEPS))
         return torch.cuda.max_memory_allocated()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        _steps(_engine(config, ENGINES[name], ranks), batch, range(MEMORY_STEPS))
+        _steps(make_engine(config, ENGINES[name], ranks), batch, range(MEMORY_STEPS))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         seen.export_chrome_trace(str(path))
@@ -200,7 +200,7 @@ def _times(
     config: Config, names: list[str], batch: list[dict[str, Any]], task: Any, ranks: Ranks
 ) -> dict[str, list[float]]:
     """Seconds a step of each engine, in turns."""
-    engines = {name: _engine(config, ENGINES[name], ranks) for name in names}
+    engines = {name: make_engine(config, ENGINES[name], ranks) for name in names}
     found: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(task.rounds + 1):  # the first warms up
         for name, engine in engines.items():

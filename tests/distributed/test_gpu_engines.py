@@ -1,8 +1,14 @@
 """Every engine on a GPU: one rank has the numbers of plain; where there are two, NCCL has them too."""
 
+import math
+
 import pytest
 import torch
 
+from src.config.load import load_config
+from src.distributed.ranks import Ranks
+from ssls.jepa.config import Config
+from tools.benchmark_engines import make_engine
 from tools.parity import DEBUG, ENGINES, discrepancies, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.distributed, pytest.mark.timeout(600)]
@@ -35,8 +41,21 @@ def test_parameters_in_the_machines_memory_change_no_number(plain, shards, tmp_p
     assert found.within, found
 
 
+LARGE = ["model.encoder.width=1024", "model.encoder.depth=12", "model.encoder.heads=16"]
+
+
+@pytest.mark.parametrize("kind", [{"name": "fsdp"}, {"name": "deepspeed", "zero_stage": 3}], ids=["fsdp", "zero3"])
+def test_a_model_in_the_machines_memory_never_lies_on_the_gpu_as_a_whole(kind):
+    config = load_config(DEBUG, LARGE, lambda _: Config)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    engine = make_engine(config, kind | {"offload": {"parameters": True}}, Ranks(0, 1, torch.device("cuda:0")))
+    size = sum(4 * math.prod(shape) for shape in engine.shapes.values())
+    assert torch.cuda.max_memory_allocated() < size / 2
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-def test_bf16_on_a_gpu_stays_near(plain, shards, tmp_path, engine):
+def test_bf16_in_compiled_blocks_is_another_number_and_stays_near(plain, shards, tmp_path, engine):
     words = ["engine.precision=bf16", "engine.compile=on", *ENGINES[engine]]
     found = discrepancies(plain, train(DEBUG, shards, tmp_path, ["cuda:0"], words))
-    assert found.values["teacher"] < 0.2, found
+    assert 1e-4 < found.values["teacher"] < 0.2, found
