@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -19,10 +21,18 @@ def halved(original):
 
 
 def doubled(original):
+    """Rank 1 sees each of its samples twice, in as many calls as rank 0."""
+
     def forward_backward(engine, step, batches):
-        return original(engine, step, batches * 2 if engine.ranks.rank == 1 else batches)
+        if engine.ranks.rank == 1:
+            batches = [{name: twice(value) for name, value in batch.items()} for batch in batches]
+        return original(engine, step, batches)
 
     return forward_backward
+
+
+def twice(rows):
+    return torch.cat([rows, rows]) if isinstance(rows, torch.Tensor) else rows + rows
 
 
 def failing(original):
