@@ -31,7 +31,17 @@ from src.evaluation.encoder import load_encoder
 from src.files import replace_text
 from src.run.environment import code_version
 from tools.contract_curves import Curve, draw_moves
-from tools.parity import ENGINES, STEPS, Discrepancy, discrepancies, refuse_old_runs, settings_of, tensors_at, train
+from tools.parity import (
+    ENGINES,
+    STEPS,
+    Discrepancy,
+    discrepancies,
+    refuse_old_runs,
+    settings_of,
+    tensors_at,
+    train,
+    train_all,
+)
 
 Words = tuple[str, ...]
 COLUMNS: dict[str, Words] = {"plain": ("engine.name=plain",), **ENGINES}
@@ -75,9 +85,13 @@ class Runs:
     folder: Path
 
     def finished(self, engine: str, ranks: int) -> Path:
-        """An undisturbed run on so many CPU ranks."""
+        """An undisturbed run on so many CPU ranks; the first that is asked for brings those of all engines."""
+        folders = {name: self.folder / f"{name}-{ranks}" for name in engines_of(ranks)}
+        if not any(folder.exists() for folder in folders.values()):
+            runs = {folder: (*COLUMNS[name], *HEALTH) for name, folder in folders.items()}
+            train_all(self.config, self.folder / "shards", runs, ["cpu"] * ranks)
         words = (*COLUMNS[engine], *HEALTH)
-        return train(self.config, self.folder / "shards", self.folder / f"{engine}-{ranks}", ["cpu"] * ranks, words)
+        return train(self.config, self.folder / "shards", folders[engine], ["cpu"] * ranks, words)
 
     def disturbed(self, engine: str, ranks: int) -> Path:
         """The same, asked to stop on the way; it stands there unfinished."""
@@ -144,6 +158,11 @@ def _lines(path: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in whole]
 
 
+def engines_of(ranks: int) -> list[str]:
+    """Those that so many processes can have: one alone is plain, several are not."""
+    return [name for name in COLUMNS if name != ("ddp" if ranks == 1 else "plain")]
+
+
 def trainings() -> dict[str, Path]:
     """The debug config of every objective that trains, by folder of ssls/."""
     found = {}
@@ -159,8 +178,8 @@ def cells(config: Path, folder: Path) -> Iterator[Cell]:
     """Every promise, for every engine."""
     runs = Runs(config, folder)
     for ranks in (1, 2, 4):
-        for engine in COLUMNS:
-            if engine == "plain" or (engine == "ddp" and ranks == 1):
+        for engine in engines_of(ranks):
+            if engine == "plain":
                 continue
             row = f"{ranks} {'rank trains' if ranks == 1 else 'ranks train'} as one plain process does"
             yield Cell(row, engine, partial(_parity, runs, engine, ranks))

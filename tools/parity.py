@@ -127,13 +127,31 @@ def train(config: Path, root: Path, folder: Path, devices: Sequence[str], extra:
     """
     if not (folder / "encoder").exists():
         words = ["--fname", str(config), "--devices", *devices, "--set", *settings_of(config, root, folder), *extra]
-        threads = {"OMP_NUM_THREADS": "1"} if devices[0] == "cpu" else {}
         done = subprocess.run(
-            [sys.executable, "main.py", *words], env=os.environ | threads, capture_output=True, text=True
+            [sys.executable, "main.py", *words], env=_environment(devices), capture_output=True, text=True
         )
         if done.returncode:
             raise ValueError(f"main.py {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1]}")
     return folder
+
+
+def train_all(
+    config: Path,
+    root: Path,
+    runs: Mapping[Path, Sequence[str]],
+    devices: Sequence[str],
+    script: Sequence[str] = ("-m", "tools.parity_group"),
+) -> None:
+    """Comparable runs into their folders, in one group of processes; where one fails, it and the rest are left out."""
+    missing = {folder: extra for folder, extra in runs.items() if not (folder / "encoder").exists()}
+    words = [[*settings_of(config, root, folder), *extra] for folder, extra in missing.items()]
+    task = json.dumps({"fname": str(config), "devices": list(devices), "runs": words})
+    if missing:
+        subprocess.run([sys.executable, *script, task], env=_environment(devices), capture_output=True)
+
+
+def _environment(devices: Sequence[str]) -> dict[str, str]:
+    return os.environ | ({"OMP_NUM_THREADS": "1"} if devices[0] == "cpu" else {})
 
 
 def refuse_old_runs(folder: Path) -> None:
@@ -159,11 +177,12 @@ def _lines(words: argparse.Namespace, root: Path, devices: list[str], reference:
     yield f"| engine | ranks | {' | '.join(heads)} |"
     yield f"|---|---:|{'---:|' * len(heads)}"
     for count in words.ranks:
-        for name in words.engines:
-            if name == "ddp" and count == 1:
-                continue
-            given = devices * count if devices == ["cpu"] else devices[:count]
-            other = train(words.fname, root, words.output / f"{name}-{count}", given, ENGINES[name])
+        given = devices * count if devices == ["cpu"] else devices[:count]
+        names = [name for name in words.engines if count > 1 or name != "ddp"]
+        folders = {words.output / f"{name}-{count}": ENGINES[name] for name in names}
+        train_all(words.fname, root, folders, given)
+        for name, folder in zip(names, folders, strict=True):
+            other = train(words.fname, root, folder, given, ENGINES[name])
             found = discrepancies(reference, other)
             cells = (f"{found.values[head]:.1e}" if head in found.values else "" for head in heads)
             yield f"| {name} | {count} | {' | '.join(cells)} |" + ("" if found.within else " too far |")

@@ -35,6 +35,8 @@ class FSDPEngine(AdamWEngine):
             else OffloadPolicy()
         )
         for block in reversed(blocks_of(door)):  # the inner ones first
+            if self.ranks.device.type == "cpu":
+                _let_norms_take_halves(block)
             fully_shard(block, mesh=mesh, mp_policy=self._policy(block), offload_policy=offload)
         fully_shard(door, mesh=mesh, offload_policy=offload)
         self._optimize()
@@ -122,6 +124,13 @@ class FSDPEngine(AdamWEngine):
             whole = value.full_tensor() if isinstance(value, DTensor) else value
             found[key] = whole.detach().cpu().clone()
         return found
+
+
+def _let_norms_take_halves(block: nn.Module) -> None:
+    """On a CPU autocast leaves a norm's input in 32 bits, which does not go with weights in 16; on a GPU it casts both."""
+    for module in block.modules():
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)) and module.weight is not None:
+            module.register_forward_pre_hook(lambda norm, words: (words[0].to(norm.weight.dtype), *words[1:]))
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
-"""main.py with one seeded fault, to show that what should notice it does: faulty_main.py --fault NAME ..."""
+"""main.py with one seeded fault, to show that what should notice it does: faulty_main.py --fault NAME ...
 
+With a task instead of main.py's words it is tools.parity_group with that fault.
+"""
+
+import json
 import os
 import sys
 import time
@@ -103,9 +107,16 @@ def sow(fault):
 
 if __name__ == "__main__":
     import main
-    from src.run.launch import in_rank
+    from src.run.launch import in_rank, launch
+    from tools import parity_group
 
     where = sys.argv.index("--fault")
+    if where + 2 == len(sys.argv) - 1:  # a group of runs, as tools.parity makes them
+        task = json.loads(sys.argv[-1])
+        if in_rank():
+            sow(sys.argv[where + 1])
+            parity_group.train_here(task)
+        sys.exit(launch(task["devices"]))
     if in_rank():
         sow(sys.argv[where + 1])
         del sys.argv[where : where + 2]

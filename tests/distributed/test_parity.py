@@ -7,7 +7,7 @@ and 4 ranks are in tests/contract.
 import pytest
 import torch
 
-from tests.commands import metrics, succeed
+from tests.commands import metrics
 from tools.parity import (
     DEBUG,
     ENGINES,
@@ -15,9 +15,9 @@ from tools.parity import (
     discrepancies,
     flat,
     relative,
-    settings_of,
     tensors_at,
     train,
+    train_all,
 )
 
 pytestmark = pytest.mark.distributed
@@ -50,21 +50,27 @@ def test_three_ranks_train_as_one_process_does(one_process, shards, tmp_path, en
     assert found.within, found
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp", "zero2", "zero3"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_comparison_sees_a_seeded_fault(one_process, shards, tmp_path, fault, engine):
-    words = ["--fname", str(DEBUG), "--devices", "cpu", "cpu", "--fault", fault, "--set"]
-    settings = [*settings_of(DEBUG, shards, tmp_path), *ENGINES[engine]]
-    succeed(*words, *settings, script="tests/distributed/faulty_main.py")
-    found = discrepancies(one_process, tmp_path)
-    assert not found.within, found
+@pytest.mark.timeout(300)
+def test_the_comparison_sees_a_seeded_fault_under_every_engine(one_process, shards, tmp_path, fault):
+    runs = {tmp_path / engine: words for engine, words in ENGINES.items()}
+    train_all(DEBUG, shards, runs, ["cpu", "cpu"], ["tests/distributed/faulty_main.py", "--fault", fault])
+    for folder in runs:
+        found = discrepancies(one_process, folder)
+        assert not found.within, (folder, found)
+
+
+@pytest.fixture(scope="module")
+def in_bf16(shards, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bf16")
+    runs = {folder / engine: ["engine.precision=bf16", *words] for engine, words in ENGINES.items()}
+    train_all(DEBUG, shards, runs, ["cpu", "cpu"])
+    return folder
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_bf16_computes_in_bf16_and_keeps_weights_moments_and_a_moving_teacher_in_fp32(
-    one_process, shards, tmp_path, engine
-):
-    rounded = train(DEBUG, shards, tmp_path, ["cpu", "cpu"], ["engine.precision=bf16", *ENGINES[engine]])
+def test_bf16_computes_in_bf16_and_keeps_weights_moments_and_a_moving_teacher_in_fp32(one_process, in_bf16, engine):
+    rounded = in_bf16 / engine
     exact_losses, losses = ([record["loss"] for record in metrics(folder)] for folder in (one_process, rounded))
     assert losses[0] != exact_losses[0] and losses == pytest.approx(exact_losses, rel=2e-2)
     found = tensors_at(rounded, STEPS)
