@@ -127,7 +127,7 @@ class FSDPEngine(AdamWEngine):
 
 
 def _let_norms_take_halves(block: nn.Module) -> None:
-    """Autocast on a CPU leaves a norm its input in 32 bits, beside weights in 16, which fails; on a GPU it casts both."""
+    """Autocast on a CPU leaves a norm's input in 32 bits, which fails beside weights in 16; a GPU casts both."""
     for module in block.modules():
         if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)) and module.weight is not None:
             module.register_forward_pre_hook(lambda norm, words: (words[0].to(norm.weight.dtype), *words[1:]))
