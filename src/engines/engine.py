@@ -121,6 +121,19 @@ class Engine(Protocol):
         """The full fp32 weights of one child network, on the CPU (of every rank)."""
 
 
+def check_precision(config: EngineConfig, device: torch.device) -> None:
+    """Refuse what the device does not compute in.
+
+    Raises:
+        ValueError: names the precision to ask for instead.
+    """
+    if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise ValueError(
+            f"engine.precision is bf16, which {torch.cuda.get_device_name(device)} does not have; use fp16, whose loss "
+            f"is scaled, or fp32"
+        )
+
+
 def autocast(config: EngineConfig, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which forwards run at the config's precision."""
     if config.precision == "fp32":

@@ -9,7 +9,7 @@ from torch import nn
 
 from src.config.sections import EngineConfig
 from src.distributed.ranks import Ranks
-from src.engines.engine import Batch, autocast, to_device
+from src.engines.engine import Batch, autocast, check_precision, to_device
 
 
 class FrozenEngine:
@@ -24,6 +24,7 @@ class FrozenEngine:
             raise ValueError(
                 f"engine.name is {config.name}, but a frozen encoder is whole in every process; remove it or set auto"
             )
+        check_precision(config, ranks.device)
         self.config, self.ranks = config, ranks
         self.module = module.to(ranks.device).eval().requires_grad_(False)
 

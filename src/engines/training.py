@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from src.distributed.ranks import gather_objects
 from src.engines.blocks import BuffersKept, prepare_blocks
 from src.engines.door import FEATURES, Door
-from src.engines.engine import Batch, Piece, Setup, TensorSource, autocast, global_means, global_weights, to_device
+from src.engines.engine import (
+    Batch,
+    Piece,
+    Setup,
+    TensorSource,
+    autocast,
+    check_precision,
+    global_means,
+    global_weights,
+    to_device,
+)
 from src.engines.scale import LossScale
 from src.optimization.ema import update_ema
 from src.optimization.groups import parameter_groups
@@ -33,6 +43,7 @@ class TrainingEngine(ABC):
     def __init__(self, objective: nn.Module, setup: Setup) -> None:
         self.config, self.optimization, self.ranks = setup.config, setup.optimization, setup.ranks
         self.seed, self.learning_rate, self.weight_decay = setup.seed, setup.learning_rate, setup.weight_decay
+        check_precision(self.config, self.ranks.device)
         self.objective = objective
         scalars = [name for name, parameter in objective.named_parameters() if not parameter.ndim]
         assert not scalars, f"FSDP2 and DeepSpeed take no 0-dimensional parameters; make {scalars} vectors of one"

@@ -1,5 +1,10 @@
-"""The loss scale of fp16 as a state machine."""
+"""The loss scale of fp16 as a state machine, and what does not have bf16."""
 
+import pytest
+import torch
+
+from src.config.sections import EngineConfig
+from src.engines.engine import check_precision
 from src.engines.scale import FIRST, GROWS_AFTER, HIGHEST, LossScale
 
 
@@ -46,3 +51,13 @@ def test_a_checkpoint_continues_it_and_one_of_another_precision_does_not():
     idle.load(scale.state())
     idle.update(False)
     assert idle.value == 1.0 and not idle.active
+
+
+def test_bf16_on_a_gpu_that_lacks_it_is_refused_with_what_to_use(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Tesla V100")
+    old = torch.device("cuda:0")
+    with pytest.raises(ValueError, match=r"engine\.precision is bf16, which Tesla V100 does not have; use fp16"):
+        check_precision(EngineConfig(precision="bf16"), old)
+    check_precision(EngineConfig(precision="fp16"), old)
+    check_precision(EngineConfig(precision="bf16"), torch.device("cpu"))
