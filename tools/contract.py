@@ -245,7 +245,7 @@ def _health(runs: Runs, engine: str, ranks: int) -> str:
         worst = max([worst, *(abs(one[key] - other[key]) / max(abs(other[key]), 1e-3) for key in numbers)])
     if not mine or worst > 1e-2:
         raise Broken(f"differs by {worst:.0e}" if mine else "no health")
-    return f"{worst:.0e}"
+    return _number(worst)
 
 
 def _export(runs: Runs, engine: str, ranks: int) -> str:
@@ -257,7 +257,11 @@ def _export(runs: Runs, engine: str, ranks: int) -> str:
     worst = max((mine[key].double() - theirs[key].double()).abs().max().item() for key in mine)
     if worst > 1e-4:
         raise Broken(f"differs by {worst:.0e}")
-    return f"{worst:.0e}"
+    return _number(worst)
+
+
+def _number(difference: float) -> str:
+    return f"{difference:.0e}" if difference else "0"
 
 
 def _copied(folder: Path, name: str) -> Path:
@@ -316,11 +320,11 @@ def _picture(name: str, runs: Path, beside: Path) -> list[str]:
 
 HEAD = """# What every objective keeps on every engine
 
-Made by `python -m tools.contract --output DIR --page docs/matrix.md`, code {code}; red cells are promises that are not
-kept. Each objective's debug config is trained for 20 steps at its peak learning rate, with fast teachers, weight decay
-and clipping. Numbers are the largest relative differences to one plain process: of the first gradient, of the whole
-update of weights and teachers, and of the moments; of health and the exported encoder, of any number in them. The same
-list runs in `tests/contract`.
+Made by `python -m tools.contract --output DIR --page docs/matrix.md`, code
+{code}. Red cells are promises that are not kept. Each objective's debug config is trained
+for 20 steps at its peak learning rate, with fast teachers, weight decay and clipping. Numbers are the largest relative
+differences to one plain process: of the first gradient, of the whole update of weights and teachers, and of the
+moments; of health and the exported encoder, of any number in them. The same list runs in `tests/contract`.
 """
 
 

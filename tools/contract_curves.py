@@ -38,7 +38,7 @@ def draw_moves(undisturbed: Mapping[int, float], moved: Mapping[str, Curve], pic
         below.plot(steps, [max(abs(mine - whole) / abs(whole), FLOOR) for mine, whole in pairs], linewidth=0.7, **style)
     above.set_ylabel("loss")
     above.legend(fontsize="small", frameon=False)
-    below.set(yscale="log", xlabel="step", ylabel="relative difference")
+    below.set(yscale="log", xlabel="step", ylabel=f"relative difference\n({FLOOR:.0e}: none)")
     below.set_xticks(list(undisturbed)[::2])
     for axes in (above, below):
         axes.grid(alpha=0.3)
