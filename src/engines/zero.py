@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,10 +78,18 @@ class ZeroEngine(TrainingEngine):
         return self.engine
 
     def __call__(self, batch: Batch, mode: str) -> Any:
-        """Stage 3 comes with a product of its own, which does not hold on to gathered weights until the backward."""
+        with self._products():
+            return super().__call__(batch, mode)
+
+    @contextmanager
+    def _products(self) -> Iterator[None]:
+        """Stage 3 comes with a product of its own, which does not hold on to gathered weights until the backward.
+
+        In place for forwards, and for backwards, which recompute them.
+        """
         usual, torch.nn.functional.linear = torch.nn.functional.linear, self._linear
         try:
-            return super().__call__(batch, mode)
+            yield
         finally:
             torch.nn.functional.linear = usual
 
@@ -127,7 +136,8 @@ class ZeroEngine(TrainingEngine):
                 self.optimizer.override_loss_scale(self.scale.value)
             else:
                 self.optimizer.scale = self.scale.value
-        self.engine.backward(total)
+        with self._products():
+            self.engine.backward(total)
 
     def _group_settings(self) -> list[dict[str, Any]]:
         return self.adamw.param_groups
