@@ -359,16 +359,15 @@ def test_bf16_computes_in_it_and_keeps_everything_else_in_32_bits(one, halves, e
     for mine, theirs in zip(told[:POISONED], exact, strict=False):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
         assert mine["norm"] == pytest.approx(theirs["norm"], rel=2e-2)
-    assert_fp32_and_moving(one, halves, name)
+    assert relative(teachers_way(halves, name) - teachers_way(one, PLAIN), teachers_way(one, PLAIN)) < 0.5
     assert open_checkpoint(checkpoint(halves, name, STEPS)).manifest.state["skipped_steps"] == 1
 
 
-def assert_fp32_and_moving(one, halves, name):
-    end = read(halves, name, STEPS)
+def teachers_way(folder, name):
+    """What the teacher moved after the first step; all that is saved is in 32 bits."""
+    early, end = read(folder, name, 1), read(folder, name, STEPS)
     assert all(value.dtype in (torch.float32, torch.int64) for value in end.values())
-    moved = flat(end, "model", ["teacher."]) - flat(read(halves, name, 1), "model", ["teacher."])
-    expected = flat(read(one, PLAIN, STEPS), "model", ["teacher."]) - flat(read(one, PLAIN, 1), "model", ["teacher."])
-    assert relative(moved - expected, expected) < 0.5
+    return flat(end, "model", ["teacher."]) - flat(early, "model", ["teacher."])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -388,7 +387,9 @@ def test_fp16_halves_its_loss_scale_after_an_overflow_skips_and_goes_on_alike_un
     manifest = open_checkpoint(checkpoint(halves, name, STEPS)).manifest
     assert manifest.state["loss_scale"] == {"value": scale, "finite_steps": STEPS - 1 - skipped[-1]}
     assert manifest.state["skipped_steps"] == len(skipped) == STEPS - manifest.optimizer_steps
-    assert_fp32_and_moving(one, halves, name)
+    expected = teachers_way(halves, in_half("ddp", "fp16"))
+    assert relative(teachers_way(halves, name) - expected, expected) < 0.05
+    assert expected.norm() > 0.2 * teachers_way(one, PLAIN).norm()  # it has lost steps, and goes on
 
 
 COMPILED = [
@@ -437,7 +438,7 @@ def test_compiled_blocks_change_no_number_and_without_a_compiler_they_run_as_the
     assert compiled(one, PLAIN)["graphs"] == 0
     if compiler == "usual":
         assert min(graphs.values()) > 0 and graphs[COMPILED[0]] == graphs[COMPILED[3]], graphs
-    assert ("Invalid C++ compiler" in (tmp_path / "rank-0.log").read_text()) == (compiler == "none")
+    assert ("WON'T CONVERT" in (tmp_path / "rank-0.log").read_text()) == (compiler == "none")
 
 
 @pytest.mark.parametrize("engine", SHARDED[1:])
