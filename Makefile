@@ -32,7 +32,7 @@ types: install
 	$(BIN)/mypy
 
 tests: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
 
 demo: $(DEMO)/shards/index.json
 	$(TRAIN) --fname configs/jepa/ecg_demo.yaml \

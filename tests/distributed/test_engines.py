@@ -28,7 +28,7 @@ from tests.engines.group import HALF, LR, SETTINGS, STEPS
 from tests.engines.towers import Block, Towers, micro_batches
 from tools.parity import flat, relative
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 SHARDED = ["fsdp", *(f"deepspeed:zero_stage={stage}" for stage in range(4))]
 ENGINES = ["ddp", *SHARDED]
 PLAIN, NO_BATCHNORM = "plain", "batchnorm=no"
@@ -193,21 +193,18 @@ def test_two_ranks_in_micro_batches_are_one_process(one, two, engine):
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "fsdp:replicas=2"])
-@pytest.mark.timeout(600)
 def test_four_ranks_are_one_process(one, four, engine):
     assert_same(one, PLAIN, four, engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("world_size", [2, 4])
-@pytest.mark.timeout(600)
 def test_every_engine_goes_on_from_what_plain_wrote(one, two, four, engine, world_size):
     assert_same(one, PLAIN, {2: two, 4: four}[world_size], moved(one, engine))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("world_size", [2, 4])
-@pytest.mark.timeout(600)
 def test_plain_reads_and_goes_on_from_what_every_engine_wrote(one, two, four, back, engine, world_size):
     group = {2: two, 4: four}[world_size]
     written, own = read(group, engine, HALF), read(one, PLAIN, HALF)
@@ -425,7 +422,6 @@ def test_micro_batches_in_fp16_have_the_gradient_of_the_whole_batch(apart, engin
 
 
 @pytest.mark.parametrize("compiler", ["usual", "none"])
-@pytest.mark.timeout(600)
 def test_compiled_blocks_change_no_number_and_without_a_compiler_they_run_as_they_are(one, tmp_path, compiler):
     environment = (
         {} if compiler == "usual" else {"CXX": "/nonexistent/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
