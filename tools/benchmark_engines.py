@@ -31,6 +31,7 @@ from src.distributed.ranks import Ranks, barrier, join, leave
 from src.distributed.variables import LAUNCHER
 from src.engines.build import build_engine
 from src.engines.engine import Engine, Setup
+from src.files import sha256_of
 from src.masks.coverage import batch_of_step
 from src.masks.sampler import MaskSampler
 from src.run.launch import launch
@@ -94,6 +95,8 @@ def benchmark_checkpoint(arguments: argparse.Namespace) -> Iterator[str]:
                 "synchronous: training stands still",
                 lambda folder=folder: write_checkpoint(folder / "now", manifest, engine.pieces(), ranks),
             )
+            (written,) = (folder / "now").glob("*/rank-*")
+            _clock(found, "of it the sha256 of what was written", lambda written=written: sha256_of(written))
             blocks = ["if=/dev/zero", f"of={folder / 'dd'}", "bs=1M", f"count={-(-size // 2**20)}", "conv=fsync"]
             _clock(
                 found,
