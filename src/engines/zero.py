@@ -295,7 +295,8 @@ def _initialize(
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning)  # each step
     if ranks.device.type == "cpu" and COMPILED_ON_CPU in deepspeed.ops.__compatible_ops__:
         deepspeed.ops.__compatible_ops__[COMPILED_ON_CPU] = False
-    settings = deepspeed_settings(config, optimization)
+    trained = sum(parameter.numel() for group in base.param_groups for parameter in group["params"])
+    settings = deepspeed_settings(config, optimization, trained)
     try:
         if config.stage == 3:  # parameter by parameter onto the device, so that the whole never lies there
             deepspeed.zero.Init(module=door, config_dict_or_path=settings, dtype=torch.float32)

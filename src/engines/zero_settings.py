@@ -9,13 +9,19 @@ from typing import Any
 from src.config.sections import EngineConfig, OptimizationConfig
 
 
-def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig) -> dict[str, Any]:
+LARGEST_BUCKET = 500_000_000
+"""DeepSpeed's own default, in elements; it takes all of it whatever the model."""
+
+
+def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig, trained: int) -> dict[str, Any]:
     """What DeepSpeed is told: the config's settings, and the raw JSON of `engine.deepspeed` merged on top.
+
+    `trained` is the number of trained parameters: DeepSpeed's buffer for gradients is as large, and of 2 GB at most.
 
     Raises:
         ValueError: the JSON sets what belongs to the config or would cast parameters and teachers; names the key.
     """
-    zero: dict[str, Any] = {"stage": config.stage}
+    zero: dict[str, Any] = {"stage": config.stage, "reduce_bucket_size": min(trained, LARGEST_BUCKET)}
     if config.stage == 3:  # small parameters would stay gathered, and a teacher's forward lag a step behind
         zero |= {"stage3_param_persistence_threshold": 0}
     if config.offload.optimizer:

@@ -9,13 +9,13 @@ from src.config.sections import EngineConfig, OptimizationConfig
 from src.engines.zero_settings import deepspeed_settings
 
 
-def settings(tmp_path, raw=None, clip=0.5, **engine):
+def settings(tmp_path, raw=None, clip=0.5, trained=10**9, **engine):
     path = tmp_path / "deepspeed.json"
     if raw is not None:
         path.write_text(raw if isinstance(raw, str) else json.dumps(raw))
         engine["deepspeed"] = str(path)
     config = EngineConfig.model_validate({"name": "deepspeed", **engine})
-    return deepspeed_settings(config, OptimizationConfig(steps=1, lr=1e-3, clip=clip))
+    return deepspeed_settings(config, OptimizationConfig(steps=1, lr=1e-3, clip=clip), trained)
 
 
 def test_a_raw_json_is_merged_on_top(tmp_path):
@@ -23,6 +23,11 @@ def test_a_raw_json_is_merged_on_top(tmp_path):
     found = settings(tmp_path, raw, zero_stage=2)
     assert found["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000}
     assert found["wall_clock_breakdown"] is True
+
+
+def test_the_buffer_for_gradients_is_no_larger_than_the_model(tmp_path):
+    assert settings(tmp_path, trained=7)["zero_optimization"]["reduce_bucket_size"] == 7
+    assert settings(tmp_path)["zero_optimization"]["reduce_bucket_size"] == 500_000_000
 
 
 def test_clipping_is_the_configs_and_never_deepspeeds_default_of_1(tmp_path):
