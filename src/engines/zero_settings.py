@@ -8,7 +8,6 @@ from typing import Any
 
 from src.config.sections import EngineConfig, OptimizationConfig
 
-
 LARGEST_BUCKET = 500_000_000
 """DeepSpeed's own default, in elements; it takes all of it whatever the model."""
 
