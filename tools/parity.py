@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -142,12 +143,23 @@ def train_all(
     devices: Sequence[str],
     script: Sequence[str] = ("-m", "tools.parity_group"),
 ) -> None:
-    """Comparable runs into their folders, in one group of processes; where one fails, it and the rest are left out."""
+    """Comparable runs into their folders, in one group of processes.
+
+    Where one fails, nothing stays of it, and it and those after it are left out; stderr tells why.
+    """
     missing = {folder: extra for folder, extra in runs.items() if not (folder / "encoder").exists()}
     words = [[*settings_of(config, root, folder), *extra] for folder, extra in missing.items()]
     task = json.dumps({"fname": str(config), "devices": list(devices), "runs": words})
-    if missing:
-        subprocess.run([sys.executable, *script, task], env=_environment(devices), capture_output=True)
+    if not missing:
+        return
+    done = subprocess.run(
+        [sys.executable, *script, task], env=_environment(devices), capture_output=True, text=True, timeout=1800
+    )
+    if done.returncode:
+        print("\n".join(done.stderr.strip().splitlines()[-3:]), file=sys.stderr)
+        for folder in missing:  # a run that goes on would pass for an undisturbed one
+            if not (folder / "encoder").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(devices: Sequence[str]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from main import schema_of
 from src.config.load import load_config
+from src.config.sections import RunConfig
 from src.distributed.processes import die_with_parent
 from src.distributed.ranks import join
 from src.distributed.variables import LAUNCHER
@@ -27,7 +27,7 @@ def train_here(task: dict[str, Any]) -> None:
     die_with_parent(int(os.environ[LAUNCHER]))
     ranks = join()
     for words in task["runs"]:
-        config = load_config(Path(task["fname"]), words, schema_of)
+        config = load_config(Path(task["fname"]), words, _schema_of)
         check_devices(config, task["devices"])
         run = make_run(config, ranks, check=False)
         importlib.import_module(f"ssls.{config.objective}.train").main(config, run)
@@ -35,6 +35,11 @@ def train_here(task: dict[str, Any]) -> None:
         LOGGER.handlers.clear()
     sys.stdout.flush()
     os._exit(0)  # a gloo process sometimes aborts after all Python code has finished
+
+
+def _schema_of(objective: str) -> type[RunConfig]:
+    schema: type[RunConfig] = importlib.import_module(f"ssls.{objective}.config").Config
+    return schema
 
 
 if __name__ == "__main__":

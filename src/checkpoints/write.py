@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -126,21 +125,19 @@ class BackgroundWriter:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a checkpoint is written, and what earlier files of the folder hold frozen tensors."""
+    """Where a checkpoint is written, and what of it an earlier one has."""
 
     final: Path
     partial: Path
-    frozen: tuple[tuple[Path, RankFile], ...]
+    frozen: tuple[tuple[Path, RankFile], ...] = ()
+    """The earlier files of frozen tensors, which rank 0 links."""
+    written: frozenset[str] = frozenset()
+    """The tensors in those files, which no rank writes."""
 
     @property
     def frozen_prefix(self) -> str:
         """How the names of new files of frozen tensors begin; later ones lie beside links to the earlier."""
         return f"{FROZEN}{self.final.name}."
-
-    @cached_property
-    def written(self) -> set[str]:
-        """The tensors in those files."""
-        return {part.key for _, file in self.frozen for part in file.ranges}
 
 
 @dataclass
@@ -157,7 +154,9 @@ def _place(folder: Path, manifest: Manifest, ranks: Ranks) -> _Place:
     partial = final.with_name(final.name + PARTIAL)
     if ranks.first:
         partial.mkdir(parents=True, exist_ok=True)
-    return _Place(final, partial, broadcast_object(_frozen_files(folder) if ranks.first else ()))
+    frozen = _frozen_files(folder) if ranks.first else ()
+    written = broadcast_object(frozenset(part.key for _, file in frozen for part in file.ranges))
+    return _Place(final, partial, frozen, written)
 
 
 def _frozen_files(folder: Path) -> tuple[tuple[Path, RankFile], ...]:

@@ -35,9 +35,10 @@ class FSDPEngine(AdamWEngine):
             else OffloadPolicy()
         )
         for block in reversed(blocks_of(door)):  # the inner ones first
-            if self.ranks.device.type == "cpu":
+            policy = self._policy(block)
+            if policy.param_dtype is not None and self.ranks.device.type == "cpu":
                 _let_norms_take_halves(block)
-            fully_shard(block, mesh=mesh, mp_policy=self._policy(block), offload_policy=offload)
+            fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
         fully_shard(door, mesh=mesh, offload_policy=offload)
         self._optimize()
         return door
@@ -130,7 +131,7 @@ def _let_norms_take_halves(block: nn.Module) -> None:
     """Autocast on a CPU leaves a norm's input in 32 bits, which fails beside weights in 16; a GPU casts both."""
     for module in block.modules():
         if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)) and module.weight is not None:
-            module.register_forward_pre_hook(lambda norm, words: (words[0].to(norm.weight.dtype), *words[1:]))
+            module.register_forward_pre_hook(lambda norm, words: tuple(word.to(norm.weight.dtype) for word in words))
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -73,8 +73,10 @@ class ZeroEngine(TrainingEngine):
         if isinstance(base, SkippingAdamW):
             base.clip = self.optimization.clip  # type: ignore[assignment]
         usual = torch.nn.functional.linear
-        self.engine, self.optimizer = _initialize(door, base, self.config, self.optimization, self.ranks)
-        self._linear, torch.nn.functional.linear = torch.nn.functional.linear, usual
+        try:
+            self.engine, self.optimizer = _initialize(door, base, self.config, self.optimization, self.ranks)
+        finally:
+            self._linear, torch.nn.functional.linear = torch.nn.functional.linear, usual
         return self.engine
 
     def __call__(self, batch: Batch, mode: str) -> Any:

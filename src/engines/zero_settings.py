@@ -8,19 +8,19 @@ from typing import Any
 
 from src.config.sections import EngineConfig, OptimizationConfig
 
-LARGEST_BUCKET = 500_000_000
-"""DeepSpeed's own default, in elements; it takes all of it whatever the model."""
+LARGEST_BUCKET = 50_000_000
+"""Elements; DeepSpeed allocates a bucket as a whole, and its default of ten times as many takes 2 GB of every rank."""
 
 
 def deepspeed_settings(config: EngineConfig, optimization: OptimizationConfig, trained: int) -> dict[str, Any]:
     """What DeepSpeed is told: the config's settings, and the raw JSON of `engine.deepspeed` merged on top.
 
-    `trained` is the number of trained parameters: DeepSpeed's buffer for gradients is as large, and of 2 GB at most.
+    `trained` is the number of trained parameters: gradients travel in four parts or more, of 200 MB at most.
 
     Raises:
         ValueError: the JSON sets what belongs to the config or would cast parameters and teachers; names the key.
     """
-    zero: dict[str, Any] = {"stage": config.stage, "reduce_bucket_size": min(trained, LARGEST_BUCKET)}
+    zero: dict[str, Any] = {"stage": config.stage, "reduce_bucket_size": max(min(trained // 4, LARGEST_BUCKET), 1)}
     if config.stage == 3:  # small parameters would stay gathered, and a teacher's forward lag a step behind
         zero |= {"stage3_param_persistence_threshold": 0}
     if config.offload.optimizer:

@@ -394,6 +394,8 @@ COMPILED = [
     'fsdp:compile="on"',
     'deepspeed:zero_stage=3,compile="on"',
     'plain:compile="on",recompute=1',
+    'fsdp:compile="on",recompute=1',
+    'deepspeed:zero_stage=3,compile="on",recompute=1',
 ]
 
 

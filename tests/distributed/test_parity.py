@@ -51,6 +51,14 @@ def test_the_command_makes_the_table_and_never_of_old_runs(tmp_path):
     assert "holds runs already" in refuse(*words, script="-m")
 
 
+def test_a_run_that_dies_in_a_group_leaves_nothing_that_could_pass_for_an_undisturbed_one(shards, tmp_path, capsys):
+    runs = {tmp_path / name: ENGINES["ddp"] for name in ("first", "second")}
+    faulty = ["tests/distributed/faulty_main.py", "--fault", "rank_1_fails"]
+    train_all(DEBUG, shards, runs, ["cpu", "cpu"], faulty)
+    assert not any(folder.exists() for folder in runs)
+    assert "the third step went wrong" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_three_ranks_train_as_one_process_does(one_process, shards, tmp_path, engine):

@@ -25,9 +25,9 @@ def test_a_raw_json_is_merged_on_top(tmp_path):
     assert found["wall_clock_breakdown"] is True
 
 
-def test_the_buffer_for_gradients_is_no_larger_than_the_model(tmp_path):
-    assert settings(tmp_path, trained=7)["zero_optimization"]["reduce_bucket_size"] == 7
-    assert settings(tmp_path)["zero_optimization"]["reduce_bucket_size"] == 500_000_000
+def test_the_buffer_for_gradients_is_a_quarter_of_the_model_and_200_megabytes_at_most(tmp_path):
+    for trained, size in ((2, 1), (1000, 250), (10**9, 50_000_000)):
+        assert settings(tmp_path, trained=trained)["zero_optimization"]["reduce_bucket_size"] == size
 
 
 def test_clipping_is_the_configs_and_never_deepspeeds_default_of_1(tmp_path):
