@@ -17,14 +17,25 @@ from src.config.sections import RunConfig
 from src.distributed.processes import die_with_parent
 from src.distributed.ranks import join
 from src.distributed.variables import LAUNCHER
+from src.run.failure import record_failure
 from src.run.launch import check_devices, in_rank, launch
 from src.run.logs import LOGGER
 from src.run.rank import make_run
 
 
 def train_here(task: dict[str, Any]) -> None:
-    """One rank of the group; ends the process. The first run that fails ends it too."""
+    """One rank of the group; ends the process. The first run that fails ends it too, and the launcher tells why."""
     die_with_parent(int(os.environ[LAUNCHER]))
+    try:
+        _train(task)
+    except BaseException as error:
+        record_failure(int(os.environ["RANK"]), error)
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)  # a gloo process sometimes aborts after all Python code has finished
+
+
+def _train(task: dict[str, Any]) -> None:
     ranks = join()
     for words in task["runs"]:
         config = load_config(Path(task["fname"]), words, _schema_of)
@@ -33,8 +44,6 @@ def train_here(task: dict[str, Any]) -> None:
         importlib.import_module(f"ssls.{config.objective}.train").main(config, run)
         run.close(0)
         LOGGER.handlers.clear()
-    sys.stdout.flush()
-    os._exit(0)  # a gloo process sometimes aborts after all Python code has finished
 
 
 def _schema_of(objective: str) -> type[RunConfig]:
