@@ -162,6 +162,8 @@ def _place(folder: Path, manifest: Manifest, ranks: Ranks) -> _Place:
 def _frozen_files(folder: Path) -> tuple[tuple[Path, RankFile], ...]:
     """Those of the newest checkpoint, which has them if any has; nothing where one of them is gone or cut off."""
     for newest in checkpoint_folders(folder)[:1]:
+        if not any(newest.glob(f"{FROZEN}*")):  # most runs have none, and need not parse a manifest to know it
+            return ()
         with suppress(DamagedCheckpoint, OSError):
             files = [file for file in read_manifest(newest).files if file.name.startswith(FROZEN)]
             if all((newest / file.name).stat().st_size == file.size for file in files):

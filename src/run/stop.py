@@ -9,8 +9,7 @@ import torch
 import torch.distributed as dist
 
 from src.distributed.ranks import Ranks
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+from src.run.launch import STOPS
 
 
 class Stopped(Exception):
@@ -30,7 +29,7 @@ class StopRequest:
         self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
         self._told = torch.zeros(1, dtype=torch.int32)
         self._journey: dist.Work | None = None
-        for number in SIGNALS:
+        for number in STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
 

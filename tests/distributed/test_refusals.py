@@ -23,6 +23,7 @@ from tests.commands import (
     tensors,
     wait_until,
 )
+from tools.parity import ENGINES
 
 pytestmark = pytest.mark.distributed
 DEBUG = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", "cpu"]
@@ -144,30 +145,21 @@ def test_a_run_killed_before_its_first_checkpoint_may_save_more_often(trained, t
     assert metrics(tmp_path) == metrics(trained / "run")
 
 
-ENGINES = {
-    "ddp": ["cpu", "cpu", "engine.name=ddp"],
-    "fsdp": ["cpu", "cpu", "engine.name=fsdp"],
-    "zero1": ["cpu", "cpu", "engine.name=deepspeed", "engine.zero_stage=1"],
-    "zero3": ["cpu", "cpu", "engine.name=deepspeed", "engine.zero_stage=3"],
-}
+SHARING = ["ddp", "fsdp", "zero1", "zero3"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", SHARING)
 def test_weights_of_another_size_are_refused_by_name_under_every_engine(trained, tmp_path, engine):
-    *devices, name, stage = [*ENGINES[engine], "seed=0"][:4]
-    changes = [f"init_from={trained / 'run'}", "model.encoder.width=48", name, stage]
-    words = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *devices]
-    sentence = refuse(*words, *settings(tmp_path / "run", trained / "shards", *changes))
+    changes = [f"init_from={trained / 'run'}", "model.encoder.width=48", *ENGINES[engine]]
+    sentence = refuse(*DEBUG, "cpu", *settings(tmp_path / "run", trained / "shards", *changes))
     assert re.search(r"model \S+ has shape \[.*\], the model wants \[.*\]", sentence), sentence
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", SHARING)
 @pytest.mark.parametrize("how", ["byte", "file"])
 def test_a_damaged_checkpoint_is_named_under_every_engine(copy, trained, engine, how):
     damaged = [damage(folder, how) for folder in checkpoint_folders(copy / "checkpoints")]
-    *devices, name, stage = [*ENGINES[engine], "seed=0"][:4]
-    words = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *devices]
-    sentence = refuse(*words, *settings(copy, trained / "shards", name, stage))
+    sentence = refuse(*DEBUG, "cpu", *settings(copy, trained / "shards", *ENGINES[engine]))
     assert all(str(path) in sentence for path in damaged)
 
 
