@@ -1,7 +1,8 @@
-"""What an ECG goes through between shard and model: plain functions on a batch, each draw addressed by its sample.
+"""What an ECG goes through between shard and model, in order; each draw is addressed by its sample.
 
-Amplitudes are in mV, frequencies in Hz. All but crop change `ecg_BCT` in place.
-Legend: B batch, H samples of the batch that a transform hits, C leads, T samples of a lead.
+Amplitudes are in mV, frequencies in Hz. The steps are plain functions on a batch: ecg_time.py (pieces, speed, filters),
+ecg_leads.py (the heart's vector, gains, leads that drop out), ecg_noise.py (what is added).
+Legend: B batch, C leads, T samples of a lead.
 """
 
 from __future__ import annotations
@@ -12,43 +13,73 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
+from src.config.sections import ECGTransformConfig
 from src.randomness import Streams
+from src.transforms.ecg_leads import channel_resize, check_leads, invert, mask_leads, turn_vcg
+from src.transforms.ecg_noise import (
+    LOWEST_WANDER,
+    WANDER_STEP,
+    add_baseline_shift,
+    add_baseline_wander,
+    add_electrode_motion,
+    add_noise,
+    add_powerline,
+    add_wander,
+)
+from src.transforms.ecg_time import blur, crop, resized_crop, reverse, sobel, time_out, warp
 from src.transforms.preprocessing import Preprocessing
-
-LOWEST_WANDER = 0.05  # Hz: recorders filter below it (diagnostic band of Kligfield et al., AHA 2007)
 
 
 class ECGTransform:
-    """Crop, wander, noise, normalise, clip and mask leads, in this order, with the settings of data.transform.
+    """The settings of data.transform at the data's true sampling rate.
 
-    A lead without a signal (lead_keep False) is zero in the end, whatever wander and the mean made of it.
-
-    Wander and noise come before normalising, so that their strength is in mV. What is not random is `preprocessing`.
+    First what changes the heart's signal (time, then leads), then what recorders add to it, all in mV; then it is
+    normalised and clipped; zeros come last, as the model sees them. What is not random is `preprocessing`.
+    A lead without a signal (lead_keep False) is zero in the end, whatever the steps made of it.
     """
 
     def __init__(self, config: ECGTransformConfig, preprocessing: Preprocessing) -> None:
-        nyquist = preprocessing.sampling_rate / 2
-        if not LOWEST_WANDER < config.wander.frequency <= nyquist:
-            raise ValueError(
-                f"data.transform.wander.frequency = {config.wander.frequency} Hz must be above {LOWEST_WANDER} Hz and "
-                f"at most half of the sampling rate ({nyquist} Hz)"
-            )
+        check(config, preprocessing)
         self.config, self.preprocessing = config, preprocessing
 
     def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
         """The batch [B, C, length] of samples that have key, ecg [C, T_i] and lead_keep [C]; these stay untouched."""
         assert len(samples) == len(streams)
-        config, streams = self.config, streams.fork("ecg")
+        streams = streams.fork("ecg")
         for sample in samples:
             self._check(sample)
-        ecg_BCT = crop([sample["ecg"] for sample in samples], self.preprocessing.length, config.crop, streams)
-        add_wander(ecg_BCT, config.wander, self.preprocessing.sampling_rate, streams)
-        add_noise(ecg_BCT, config.noise, streams)
         keep_BC = np.array([sample["lead_keep"] for sample in samples])
+        ecg_BCT = self._cut([sample["ecg"] for sample in samples], streams)
+        self._change(ecg_BCT, keep_BC, streams)
+        self._disturb(ecg_BCT, streams)
         self.preprocessing.standardize(ecg_BCT, keep_BC)
-        mask_leads(ecg_BCT, keep_BC, config.lead_mask, streams)
+        time_out(ecg_BCT, self.config.time_out, streams)
+        mask_leads(ecg_BCT, keep_BC, self.config.lead_mask, streams)
         return ecg_BCT
+
+    def _cut(self, records: Sequence[NDArray[np.floating]], streams: Streams) -> NDArray[np.float32]:
+        ecg_BCT = crop(records, self.preprocessing.length, self.config.crop, streams)
+        resized_crop(ecg_BCT, records, self.config.resized_crop, streams)
+        return ecg_BCT
+
+    def _change(self, ecg_BCT: NDArray[np.float32], keep_BC: NDArray[np.bool_], streams: Streams) -> None:
+        config, rate = self.config, self.preprocessing.sampling_rate
+        warp(ecg_BCT, config.warp, rate, streams)
+        reverse(ecg_BCT, config.reverse, streams)
+        blur(ecg_BCT, config.blur, rate, streams)
+        sobel(ecg_BCT, config.sobel, rate, streams)
+        turn_vcg(ecg_BCT, keep_BC, self.preprocessing.leads, config.vcg, streams)
+        channel_resize(ecg_BCT, config.channel_resize, streams)
+        invert(ecg_BCT, config.invert, streams)
+
+    def _disturb(self, ecg_BCT: NDArray[np.float32], streams: Streams) -> None:
+        config, rate = self.config, self.preprocessing.sampling_rate
+        add_wander(ecg_BCT, config.wander, rate, streams)
+        add_baseline_wander(ecg_BCT, config.baseline_wander, rate, streams)
+        add_baseline_shift(ecg_BCT, config.baseline_shift, rate, streams)
+        add_electrode_motion(ecg_BCT, config.electrode_motion, rate, streams)
+        add_powerline(ecg_BCT, config.powerline, rate, streams)
+        add_noise(ecg_BCT, config.noise, streams)
 
     def _check(self, sample: Mapping[str, Any]) -> None:
         key, ecg_CT = sample["key"], sample["ecg"]
@@ -66,53 +97,24 @@ class ECGTransform:
             raise ValueError(f"sample {key}: its ecg holds NaN or infinite values: repair the record or leave it out")
 
 
-def crop(records: Sequence[NDArray[np.floating]], length: int, where: str, streams: Streams) -> NDArray[np.float32]:
-    """`length` samples of each record [C, T_i]: from the middle, or ("random") from a uniform start."""
-    spare_B = np.array([record.shape[1] - length for record in records], np.int64)
-    starts_B = streams.integers("crop", spare_B + 1) if where == "random" else spare_B // 2
-    ecg_BCT = np.empty((len(records), len(records[0]), length), np.float32)
-    for ecg_CT, record, start in zip(ecg_BCT, records, starts_B, strict=True):
-        ecg_CT[:] = record[:, start : start + length]
-    return ecg_BCT
+def check(config: ECGTransformConfig, preprocessing: Preprocessing) -> None:
+    """Raises ValueError for what the sampling rate or the leads can't do; new keys are looked at where they are on."""
+    nyquist = preprocessing.sampling_rate / 2
+    _within("wander.frequency", config.wander.frequency, LOWEST_WANDER, nyquist)
+    if config.baseline_wander.probability:
+        _within("baseline_wander.cutoff", config.baseline_wander.cutoff, WANDER_STEP, nyquist)
+    if config.powerline.probability and config.powerline.frequency > nyquist:
+        raise ValueError(
+            f"data.transform.powerline.frequency = {config.powerline.frequency} Hz is above half of the sampling rate "
+            f"({nyquist} Hz), where no recorder has it: set data.transform.powerline.probability to 0"
+        )
+    if config.vcg.probability:
+        check_leads(preprocessing.leads)
 
 
-def add_wander(ecg_BCT: NDArray[np.float32], config: WanderConfig, sampling_rate: float, streams: Streams) -> None:
-    """A slow sine: one breath (frequency in (0.05, config.frequency], phase) for all leads of a sample.
-
-    The amplitude is uniform in +-config.amplitude for each lead; the sign tells which way breathing moves that lead.
-    """
-    hit_H = _hit(streams, "wander", config.probability)
-    streams, time_T = streams[hit_H], np.arange(ecg_BCT.shape[2]) / sampling_rate
-    frequency_H = config.frequency - (config.frequency - LOWEST_WANDER) * streams.uniform("wander.frequency")
-    cycles_HT = frequency_H[:, None] * time_T + streams.uniform("wander.phase")[:, None]
-    sine_HT = np.sin(2.0 * np.pi * cycles_HT).astype(np.float32)
-    amplitude_HC = config.amplitude * (2.0 * streams.uniform("wander.amplitude", ecg_BCT.shape[1]) - 1.0)
-    for row, amplitude_C, sine_T in zip(hit_H, amplitude_HC.astype(np.float32), sine_HT, strict=True):
-        ecg_BCT[row] += amplitude_C[:, None] * sine_T
-
-
-def add_noise(ecg_BCT: NDArray[np.float32], config: NoiseConfig, streams: Streams) -> None:
-    """White noise of standard deviation config.std."""
-    for row in _hit(streams, "noise", config.probability):  # one by one: a batch's draws would not fit the cache
-        ecg_BCT[row] += config.std * streams[row : row + 1].normal("noise.value", *ecg_BCT.shape[1:])[0]
-
-
-def mask_leads(
-    ecg_BCT: NDArray[np.float32], there_BC: NDArray[np.bool_], config: LeadMaskConfig, streams: Streams
-) -> None:
-    """Leads set to zero, each with config.lead_probability; where all of those that are there would go, one stays.
-
-    Which one is drawn uniformly from them.
-    """
-    hit_H = _hit(streams, "leads", config.probability)
-    streams, there_HC, leads = streams[hit_H], there_BC[hit_H], ecg_BCT.shape[1]
-    keep_HC = streams.uniform("leads.drop", leads) >= config.lead_probability
-    stays_H = np.where(there_HC, streams.uniform("leads.stays", leads), -1.0).argmax(axis=1)
-    none = ~(keep_HC & there_HC).any(axis=1)
-    keep_HC[none, stays_H[none]] = True
-    ecg_BCT[hit_H] *= keep_HC[:, :, None]
-
-
-def _hit(streams: Streams, name: str, probability: float) -> NDArray[np.int64]:
-    """The rows of the batch that a transform is applied to."""
-    return np.flatnonzero(streams.uniform(f"{name}.hit") < probability)
+def _within(key: str, frequency: float, lowest: float, nyquist: float) -> None:
+    if not lowest < frequency <= nyquist:
+        raise ValueError(
+            f"data.transform.{key} = {frequency} Hz must be above {lowest} Hz and "
+            f"at most half of the sampling rate ({nyquist} Hz)"
+        )

@@ -7,7 +7,10 @@ from scipy import stats
 
 from src.config.sections import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
 from src.randomness import Streams
-from src.transforms.ecg import ECGTransform, add_noise, add_wander, crop, mask_leads
+from src.transforms.ecg import ECGTransform
+from src.transforms.ecg_leads import mask_leads
+from src.transforms.ecg_noise import add_noise, add_wander
+from src.transforms.ecg_time import crop
 from src.transforms.preprocessing import Preprocessing, normalize, sample_statistics
 
 LEADS, RATE = 12, 100.0
