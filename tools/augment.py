@@ -1,0 +1,96 @@
+"""Draws what each augmentation of a config makes of one record, alone and at the config's strength.
+
+python -m tools.augment --fname configs/jepa/ecg_ptbxl_small.yaml --output augmentations.png
+
+Probabilities have no influence on the picture: each augmentation is shown, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.config.load import load_config
+from src.config.sections import ExperimentConfig, RunConfig
+from src.data.sample import Sample
+from src.data.shards import Shards
+from src.data.synthetic import make_synthetic
+from src.transforms.preprocessing import Preprocessing
+from src.transforms.show_ecg import examples, plot
+
+
+def schema_of(objective: str) -> type[RunConfig]:
+    """The Config class of an objective."""
+    try:
+        schema: type[RunConfig] = importlib.import_module(f"ssls.{objective}.config").Config
+    except ModuleNotFoundError:
+        raise ValueError(f"unknown objective {objective}") from None
+    return schema
+
+
+def find(shards: Shards, key: str | None) -> Sample:
+    """The record with a key, or the first of the split."""
+    keys = shards.keys(np.arange(len(shards)))
+    if key is not None and key not in keys:
+        raise ValueError(f"--key: {shards.root} has no record {key}; its first is {keys[0]}")
+    return shards.read(np.array([keys.index(key) if key is not None else 0]))[0]
+
+
+def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
+    """The picture, of the leads that were asked for."""
+    data = config.data
+    if data.synthetic is not None:
+        make_synthetic(Path(data.root), data.synthetic, data.leads)
+    shards = Shards(data.root, data.split, data.leads)
+    if unknown := [lead for lead in words.leads if lead not in data.leads]:
+        raise ValueError(f"--leads: {unknown[0]} is not in data.leads ({', '.join(data.leads)})")
+    sample = find(shards, words.key)
+    rate = shards.sampling_rate
+    length = min(round(words.seconds * rate), sample["ecg"].shape[1])
+    preprocessing = Preprocessing(leads=data.leads, sampling_rate=rate, length=length, normalize="none", clip=None)
+    shown = [data.leads.index(lead) for lead in words.leads] or list(range(min(3, len(data.leads))))
+    after = examples(data.transform, preprocessing, sample, words.seed)
+    before_CT = preprocessing.windows(sample["ecg"], 1)[0]
+    title = words.title or f"{sample['key']} at {rate:g} Hz: grey before, blue after"
+    names = [data.leads[lead] for lead in shown]
+    plot(
+        before_CT[shown], {k: v if v is None else v[shown] for k, v in after.items()}, names, rate, title, words.output
+    )
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.augment", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--fname", type=Path, required=True, help="YAML file of an experiment that trains")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys")
+    parser.add_argument("--output", type=Path, required=True, help="the PNG")
+    parser.add_argument("--key", help="of the record; default: the first of data.split")
+    parser.add_argument("--leads", nargs="+", default=[], help="default: the first three")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the record, from its middle; default: 10")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws; default: 0")
+    parser.add_argument("--title", help="default: key and sampling rate")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw; what a user can cause ends as one sentence and exit code 1."""
+    words = parse(arguments)
+    try:
+        config = load_config(words.fname, words.set, schema_of)
+        if not isinstance(config, ExperimentConfig):
+            raise ValueError(f"{words.fname}: {config.objective} has no augmentations; name a config that trains")
+        draw(config, words)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {words.output}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
