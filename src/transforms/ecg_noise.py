@@ -115,8 +115,8 @@ def most_events(rate: float, length: int, sampling_rate: float) -> int:
 
 @lru_cache(maxsize=16)
 def deflection(length: int, sampling_rate: float, decay: float) -> NDArray[np.float64]:
-    """(1 - exp(-t / rise)) exp(-t / decay), [length], scaled so that its peak in continuous time is 1."""
-    time_T = np.arange(length) / sampling_rate
+    """(1 - exp(-t / rise)) exp(-t / decay) from the first sample behind t = 0, [length]; its peak in time is 1."""
+    time_T = np.arange(1, length + 1) / sampling_rate
     peak = MOTION_RISE * math.log1p(decay / MOTION_RISE)
     height = -math.expm1(-peak / MOTION_RISE) * math.exp(-peak / decay)
     return -np.expm1(-time_T / MOTION_RISE) * np.exp(-time_T / decay) / height

@@ -22,6 +22,7 @@ from src.config.sections import STANDARD_LEADS
 from src.data.shards import Shards
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
+from src.transforms.show_ecg import AUGMENTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
@@ -30,6 +31,7 @@ DECLARATIONS = "config.py", "sections.py"
 
 SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]
 # Settings over configs/<objective>/*debug.yaml, and whether it is a --check; later ones may use earlier ones.
+AUGMENTED = [f"data.transform.{name}.probability=1" for name in AUGMENTATIONS]
 SAVING = ["checkpoint.every=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2"]
 EXPERIMENTS = {
     "saving": ([*SHORT, *SAVING, "optimization.warmup_steps=2", "evaluation.every=2"], False),
@@ -37,6 +39,7 @@ EXPERIMENTS = {
     "skipping": ([*SHORT, "optimization.lr=1e30", "data.workers=1"], False),
     "wandb": (["optimization.epochs=1", "optimization.warmup_epochs=0", "logging.wandb.mode=offline"], False),
     "checked": (SHORT, True),
+    "augmented": ([*SHORT, *AUGMENTED], True),
     "fsdp": ([*SHORT, "engine.name=fsdp", "checkpoint.background=true"], False),
     "zero": ([*SHORT, "engine.name=deepspeed", "engine.zero_stage=1"], False),
 }
