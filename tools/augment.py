@@ -52,6 +52,8 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
     sample = find(shards, words.key)
     rate = shards.sampling_rate
     length = min(round(words.seconds * rate), sample["ecg"].shape[1])
+    if length < 2:
+        raise ValueError(f"--seconds {words.seconds:g} is less than two samples at {rate:g} Hz")
     preprocessing = Preprocessing(leads=data.leads, sampling_rate=rate, length=length, normalize="none", clip=None)
     shown = [data.leads.index(lead) for lead in words.leads] or list(range(min(3, len(data.leads))))
     after = examples(data.transform, preprocessing, sample, words.seed)

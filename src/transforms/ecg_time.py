@@ -79,7 +79,8 @@ def interpolate(ecg_CT: NDArray[np.floating], positions_T: NDArray[np.float64]) 
     left_T = np.clip(positions_T.astype(np.int64), 0, last)
     part_T = (positions_T - left_T).astype(np.float32)
     ecg_CT = ecg_CT.astype(np.float32, copy=False)
-    return ecg_CT[:, left_T] * (1 - part_T) + ecg_CT[:, np.minimum(left_T + 1, last)] * part_T
+    right_CT = ecg_CT.take(left_T + 1, axis=1, mode="clip")  # "clip" is the quick mode; beyond the last it has weight 0
+    return ecg_CT.take(left_T, axis=1, mode="clip") * (1 - part_T) + right_CT * part_T
 
 
 def reverse(ecg_BCT: NDArray[np.float32], config: ReverseConfig, streams: Streams) -> None:

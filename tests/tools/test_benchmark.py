@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from src.transforms.show_ecg import AUGMENTATIONS
 from tools.benchmark import main, rates
 
 
@@ -17,6 +18,12 @@ def test_masks_prints_the_machine_and_a_row_for_each_style_and_grid(capsys):
     for row in rows:
         median, low, high = (int(number.replace(",", "")) for number in row[2:])
         assert 0 < low <= median <= high
+
+
+def test_augmentations_prints_a_row_for_each_and_for_none_the_pair_and_all(capsys):
+    assert main(["augmentations", "--seconds", "0.01", "--batch", "2"]) == 0
+    rows = re.findall(r"^\| ([\w ]+) \| ([\d,]+) \| [\d,]+ to [\d,]+ \|$", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name, _ in rows] == ["none", "resized_crop and time_out", "all", *AUGMENTATIONS]
 
 
 def test_intervals_prints_times_and_the_coverage_at_each_size(capsys):
