@@ -67,7 +67,7 @@ def benchmark_augmentations(arguments: argparse.Namespace) -> Iterator[str]:
     for name, on in {**rows, **{name: (name,) for name in AUGMENTATIONS}}.items():
         config = ECGTransformConfig.model_validate({each: {"probability": 1.0} for each in on})
         preprocessing = Preprocessing(
-            leads=STANDARD_LEADS, sampling_rate=arguments.rate, length=shape[2], normalize="sample", clip=5.0
+            leads=STANDARD_LEADS, sampling_rate=arguments.rate, length=shape[2], normalize="none", clip=5.0
         )
         transform, epochs = ECGTransform(config, preprocessing), count()
         calls = rates(

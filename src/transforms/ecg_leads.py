@@ -94,7 +94,7 @@ def check_leads(leads: Sequence[str]) -> None:
 
 
 def channel_resize(ecg_BCT: NDArray[np.float32], config: ChannelResizeConfig, streams: Streams) -> None:
-    """A gain for each lead, log-uniform in config.gain (ChannelResize of Mehari & Strodthoff 2022)."""
+    """A gain for each lead, log-uniform in config.gain (ChannelResize in the code of Mehari & Strodthoff 2022)."""
     hit_H = hit(streams, "channel_resize", config.probability)
     low, high = np.log(config.gain)
     gain_HC = np.exp(between(streams[hit_H], "channel_resize.gain", (low, high), ecg_BCT.shape[1]))

@@ -71,7 +71,7 @@ def add_baseline_shift(
 ) -> None:
     """Segments, centred anywhere, in which each lead is shifted by a constant in +-config.amplitude.
 
-    After Mehari & Strodthoff 2022; where segments overlap, their shifts are added.
+    After the code of Mehari & Strodthoff 2022; where segments overlap, their shifts are added here.
     """
     hit_H, (leads, length) = hit(streams, "baseline_shift", config.probability), ecg_BCT.shape[1:]
     streams, most = streams[hit_H], most_events(config.rate, length, sampling_rate)
@@ -128,7 +128,7 @@ def add_powerline(
     """C g_c sum_k a_k cos(2 pi k f t + phi_k) for those k = 1 .. harmonics with k f at most half the sampling rate.
 
     C is uniform in 0 .. config.amplitude, a_1 is 1 and the others are uniform in 0 .. 1, all of a sample; g_c is in
-    +-1 for a lead. After Mehari & Strodthoff 2022, where a_1 is drawn too.
+    +-1 for a lead. After the code of Mehari & Strodthoff 2022, where a_1 is drawn too.
     """
     hit_H = hit(streams, "powerline", config.probability)
     streams, waves = streams[hit_H], hum_waves(config, sampling_rate)
