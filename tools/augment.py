@@ -35,10 +35,10 @@ def schema_of(objective: str) -> type[RunConfig]:
 
 def find(shards: Shards, key: str | None) -> Sample:
     """The record with a key, or the first of the split."""
-    keys = shards.keys(np.arange(len(shards)))
+    keys = shards.keys(np.arange(1 if key is None else len(shards)))
     if key is not None and key not in keys:
-        raise ValueError(f"--key: {shards.root} has no record {key}; its first is {keys[0]}")
-    return shards.read(np.array([keys.index(key) if key is not None else 0]))[0]
+        raise ValueError(f"--key: {shards.root} has no record {key} in this split; the first is {keys[0]}")
+    return shards.read(np.array([0 if key is None else keys.index(key)]))[0]
 
 
 def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
@@ -60,9 +60,8 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
     before_CT = preprocessing.windows(sample["ecg"], 1)[0]
     title = words.title or f"{sample['key']} at {rate:g} Hz: grey before, blue after"
     names = [data.leads[lead] for lead in shown]
-    plot(
-        before_CT[shown], {k: v if v is None else v[shown] for k, v in after.items()}, names, rate, title, words.output
-    )
+    panels = {name: None if ecg_CT is None else ecg_CT[shown] for name, ecg_CT in after.items()}
+    plot(before_CT[shown], panels, names, rate, title, words.output)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -28,8 +28,8 @@ def _ordered(span: tuple[float, float]) -> tuple[float, float]:
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
-Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0.0, le=1000.0)]
+Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
 EventRate = Annotated[float, Field(gt=0.0, le=20.0)]
 Shares = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 Gains = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
@@ -64,7 +64,7 @@ class WarpConfig(Section):
     """Share of the samples that get it."""
     strength: Probability = 0.2
     """Standard deviation of the logarithm of the speed."""
-    period: Annotated[float, Field(ge=0.25, allow_inf_nan=False)] = 2.0
+    period: Annotated[float, Field(ge=0.25, le=1000.0)] = 2.0
     """Shortest period of the speed in s."""
 
 
@@ -162,7 +162,7 @@ class ElectrodeMotionConfig(Section):
     """Share of the samples that get it."""
     amplitude: Amount = 0.5
     """Largest deflection in mV."""
-    decay: Positive = 0.3
+    decay: Annotated[float, Field(ge=0.001, le=1000.0)] = 0.3
     """Time in s after which a deflection has fallen to 1/e."""
     rate: EventRate = 0.5
     """Most deflections per second; uniform from one in the window."""

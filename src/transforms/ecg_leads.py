@@ -57,7 +57,8 @@ def turn_vcg(
     all_CE = twelve_of_eight(leads)
     for row, scale_X, turn_XX in zip(hit_H, scale_HX, turn_HXX, strict=True):
         mixed_CE = all_CE @ DOWER_EX @ (scale_X[:, None] * turn_XX) @ INVERSE_DOWER_XE
-        ecg_BCT[row] = mixed_CE.astype(np.float32) @ ecg_BCT[row, eight_E]
+        # not @: what BLAS adds up in which order may depend on its threads
+        ecg_BCT[row] = np.einsum("ce,et->ct", mixed_CE.astype(np.float32), ecg_BCT[row, eight_E])
 
 
 def rotations(angles_HX: NDArray[np.float64]) -> NDArray[np.float64]:

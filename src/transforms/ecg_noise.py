@@ -96,6 +96,8 @@ def add_electrode_motion(
     (Moody et al. 1984), not from it.
     """
     hit_H, (leads, length) = hit(streams, "electrode_motion", config.probability), ecg_BCT.shape[1:]
+    if not len(hit_H):
+        return
     streams, most = streams[hit_H], most_events(config.rate, length, sampling_rate)
     count_H = 1 + streams.integers("electrode_motion.count", most)
     start_HE = streams.integers("electrode_motion.start", length, most)

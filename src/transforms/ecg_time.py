@@ -52,6 +52,8 @@ def resized_crop(
 def warp(ecg_BCT: NDArray[np.float32], config: WarpConfig, sampling_rate: float, streams: Streams) -> None:
     """Reads the window at another speed in each place: monotone, smooth, from its first sample to its last."""
     hit_H = hit(streams, "warp", config.probability)
+    if not len(hit_H):
+        return
     waves_KT = speed_waves(ecg_BCT.shape[2], sampling_rate, config.period)
     heights_HK = config.strength * streams[hit_H].normal("warp.heights", len(waves_KT))
     for row, heights_K in zip(hit_H, heights_HK, strict=True):

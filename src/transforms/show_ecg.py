@@ -34,8 +34,8 @@ GAP = 0.2
 """mV between the leads of a panel."""
 
 
-def alone(config: ECGTransformConfig, name: str | None) -> ECGTransformConfig:
-    """One augmentation for every sample, or none; in mV, from the middle of the record."""
+def alone(config: ECGTransformConfig, name: str) -> ECGTransformConfig:
+    """One augmentation for every sample, and no other; in mV, from the middle of the record."""
     sections = {each: getattr(config, each) for each in AUGMENTATIONS}
     off = {each: section.model_copy(update={"probability": float(each == name)}) for each, section in sections.items()}
     return config.model_copy(update={**off, "crop": "center", "normalize": "none", "clip": None})

@@ -163,6 +163,7 @@ def test_the_vectorcardiogram_needs_the_standard_leads(leads: tuple[str, ...]) -
         *[("baseline_wander", "cutoff", value) for value in (0.0, 5.1)],
         *[("baseline_shift", key, -0.1) for key in ("amplitude", "seconds", "rate")],
         *[("electrode_motion", key, -0.1) for key in ("amplitude", "decay", "rate")],
+        ("electrode_motion", "amplitude", float("nan")),
         ("electrode_motion", "rate", 21.0),
         ("powerline", "amplitude", -0.1),
         *[("powerline", "frequency", value) for value in (0, 55)],
@@ -175,3 +176,26 @@ def test_a_strength_that_makes_no_sense_is_refused_by_name(name: str, key: str, 
     with pytest.raises(ValidationError, match=rf"{name}\.{key}") as error:
         ECGTransformConfig.model_validate({name: {key: value}})
     assert error.value.error_count() == 1
+
+
+STRONGEST: dict[str, dict[str, Any]] = {
+    "resized_crop": {"scale": (1e-300, 1.0)},
+    "warp": {"strength": 1.0, "period": 0.25},
+    "blur": {"sigma": 1000.0},
+    "sobel": {"seconds": 1000.0},
+    "vcg": {"angle": 180.0, "scale": (1e-300, 1000.0)},
+    "channel_resize": {"gain": (1e-300, 1000.0)},
+    "baseline_wander": {"amplitude": 1000.0, "cutoff": 5.0},
+    "baseline_shift": {"amplitude": 1000.0, "seconds": 1000.0, "rate": 20.0},
+    "electrode_motion": {"amplitude": 1000.0, "decay": 0.001, "rate": 20.0},
+    "powerline": {"amplitude": 1000.0, "harmonics": 100},
+    "time_out": {"fraction": (1.0, 1.0)},
+    "lead_mask": {"lead_probability": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", [*STRONGEST, "all"])
+def test_nothing_becomes_nan_at_the_ends_of_what_is_allowed(name: str) -> None:
+    settings = {each: {"probability": 1.0, **STRONGEST[each]} for each in (STRONGEST if name == "all" else [name])}
+    got = transform_of(200, 500.0, normalize="sample", clip=None, **settings)(random_records(6, 200), streams_of(6))
+    assert np.isfinite(got).all()
