@@ -10,6 +10,7 @@ from scipy import stats
 
 from src.config.sections import ECGTransformConfig
 from src.randomness import Streams
+from src.transforms import ecg_noise, ecg_time
 from src.transforms.show_ecg import AUGMENTATIONS
 from tests.transforms.batches import RATES, random_batch, random_records, streams_of, transform_of
 
@@ -199,3 +200,25 @@ def test_nothing_becomes_nan_at_the_ends_of_what_is_allowed(name: str) -> None:
     settings = {each: {"probability": 1.0, **STRONGEST[each]} for each in (STRONGEST if name == "all" else [name])}
     got = transform_of(200, 500.0, normalize="sample", clip=None, **settings)(random_records(6, 200), streams_of(6))
     assert np.isfinite(got).all()
+
+
+TOLD = {
+    "warp": ecg_time.warp,
+    "blur": ecg_time.blur,
+    "sobel": ecg_time.sobel,
+    "wander": ecg_noise.add_wander,
+    "baseline_wander": ecg_noise.add_baseline_wander,
+    "baseline_shift": ecg_noise.add_baseline_shift,
+    "electrode_motion": ecg_noise.add_electrode_motion,
+    "powerline": ecg_noise.add_powerline,
+}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("name", TOLD)
+def test_the_pipeline_tells_the_rate_of_the_data(name: str, rate: float) -> None:
+    wanted = random_batch(4, 600)
+    records = [{"key": "k", "ecg": ecg_CT.copy(), "lead_keep": np.ones(12, np.bool_)} for ecg_CT in wanted]
+    run = transform_of(600, rate, **RAW, **{name: {"probability": 1.0}})
+    TOLD[name](wanted, getattr(run.config, name), rate, streams_of(4).fork("ecg"))
+    np.testing.assert_array_equal(run(records, streams_of(4)), wanted)
