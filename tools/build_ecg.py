@@ -7,16 +7,23 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from src.config.sections import STANDARD_LEADS
-from src.data.build import Converted, Reader, build_shards, claim
+from src.data.build import Converted, Reader, build_shards, claim, problems
+from src.data.builders import hdf5, mimic, ptbxl
+from src.data.builders.about import with_what_files_tell
+from src.data.builders.edf import EDFFiles, about_edf
+from src.data.builders.folders import list_folder
+from src.data.builders.hdf5 import TracingFiles, list_code15
+from src.data.builders.matlab import MatlabFiles
+from src.data.builders.mimic import list_mimic
 from src.data.builders.mitbih import read_beats
-from src.data.builders.ptbxl import FOLDS, SETS, TABLE, list_ptbxl
+from src.data.builders.ptbxl import FOLDS, SETS, list_ptbxl
 from src.data.builders.records import NumpyFiles, WFDBFiles, check_rows
 from src.data.builders.signals import Leads, lead_name
 from src.data.builders.sources import (
@@ -25,27 +32,41 @@ from src.data.builders.sources import (
     Pseudonyms,
     check_splits,
     list_table,
-    list_wfdb,
     refuse_without_patient,
     salt_of,
     split_by_patient,
+    split_problems,
 )
+from src.data.builders.xml import XMLFiles, about_xml
 from src.data.index import Index, Labels
 from src.data.make_index import Progress
 from src.data.write_shards import SAMPLES_PER_SHARD, Description, refuse_taken, write_shards
 
 SPLIT_SEED = 0
-INPUT = """folder of WFDB records, of PTB-XL, or that the paths of --table start in; an .npy [records, leads, samples]
-with a row of --table for each; an .npz of MIT-BIH beats"""
+INPUT = """folder of records, of PTB-XL, CODE-15%% or MIMIC-IV-ECG, or that the paths of --table start in; an .npy
+[records, leads, samples] with a row of --table for each; an .npz of MIT-BIH beats"""
 SAMPLING_RATE = "bring every record to this rate; default: that of the first record, and others are rejected"
 LONGEST_GAP = "NaN that are interpolated; a lead with a longer gap counts as missing; default: %(default)s"
-EVERY = ("table", "wfdb", "ptbxl")
+FOLDERS = ("wfdb", "edf", "xml")
+EVERY = ("table", *FOLDERS, "ptbxl", "code15", "mimic")
 LAYOUTS = {
     "beats": "an .npz of beats",
     "table": "records that a --table lists",
     "wfdb": "a folder of WFDB records",
+    "edf": "a folder of EDF files",
+    "xml": "a folder of XML files",
     "ptbxl": "the layout of PTB-XL",
+    "code15": "the layout of CODE-15%",
+    "mimic": "the layout of MIMIC-IV-ECG",
 }
+TABLES = {"ptbxl": ptbxl.TABLE, "code15": hdf5.TABLE, "mimic": mimic.TABLE}
+"""What tells a public archive's layout."""
+PUBLISHED = {
+    "ptbxl": {"name": "PTB-XL (Wagner et al. 2020)", "licence": "CC BY 4.0"},
+    "code15": {"name": "CODE-15% (Ribeiro et al. 2021)", "licence": "CC BY 4.0"},
+    "mimic": {"name": "MIMIC-IV-ECG (Gow et al. 2023)", "licence": "ODbL 1.0"},
+}
+PUBLIC_IDS = {"ptbxl": "PTB-XL", "mimic": "MIMIC-IV-ECG"}
 ONLY_FOR = {
     "--path-column": ("table",),
     "--patient-column": ("table",),
@@ -54,10 +75,13 @@ ONLY_FOR = {
     "--meta-columns": ("table",),
     "--label-columns": ("table",),
     "--class-column": ("table",),
+    "--root": ("table",),
     "--source-rate": ("table",),
     "--source-leads": ("table",),
-    "--per-millivolt": ("table",),
-    "--patient-folders": ("wfdb",),
+    "--variable": ("table",),
+    "--per-millivolt": ("table", "code15"),
+    "--patient-folders": FOLDERS,
+    "--format": FOLDERS,
     "--folds": ("ptbxl",),
     "--labels": ("ptbxl",),
     "--table": ("table",),
@@ -67,38 +91,48 @@ ONLY_FOR = {
     "--longest-gap": EVERY,
     "--fewest-leads": EVERY,
     "--shortest": EVERY,
-    "--ignore-checksums": EVERY,
+    "--ignore-checksums": ("table", "wfdb", "ptbxl", "mimic"),
     "--no-patients": EVERY,
-    "--keep-ids": EVERY,
+    "--keep-ids": ("table", "wfdb", "ptbxl", "code15", "mimic"),
     "--fractions": EVERY,
+    "--dry-run": EVERY,
 }
+KINDS = {"wfdb": "WFDB records", "npy": ".npy files", "mat": ".mat files", "edf": "EDF files", "xml": "XML files"}
+SUFFIXES = {f".{kind}": kind for kind in KINDS if kind != "wfdb"}
+ONLY_FOR_KIND = {
+    "--source-rate": ("npy", "mat"),
+    "--source-leads": ("npy", "mat"),
+    "--per-millivolt": ("npy", "mat"),
+    "--variable": ("mat",),
+    "--ignore-checksums": ("wfdb",),
+}
+"""Of the records of a table."""
 META = "what else goes into the shards, age and sex for instance: nothing that tells who it is"
 
 
-def build_ecg(arguments: argparse.Namespace, indexing: Progress) -> Index:
-    """Shards of an archive of ECGs, whichever of the layouts it has."""
+def build_ecg(arguments: argparse.Namespace, indexing: Progress) -> Index | None:
+    """Shards of an archive of ECGs, whichever of the layouts it has; None where they were only to be tried."""
     if arguments.input.suffix != ".npz" and not arguments.input.exists():
         raise ValueError(f"{arguments.input} is not there: name the records with --input")
+    if arguments.output is None and not arguments.dry_run:
+        raise ValueError("the shards need a place: name a new folder with --output")
     layout = _layout(arguments)
     _refuse_idle_flags(arguments, layout)
     if layout == "beats":
         return _build_beats(arguments, indexing)
+    if arguments.output is not None:
+        refuse_taken(arguments.output.resolve())
+    if arguments.dry_run:
+        _dry_run(arguments, layout)
+        return None
     output = arguments.output.resolve()
-    refuse_taken(output)
-    listing = _with_patients(arguments, layout, _listing(arguments, layout))
-    if arguments.fractions:
-        shares = _shares(arguments.fractions)
-        listing = split_by_patient(listing, shares, SPLIT_SEED)
-        for split in sorted(set(shares) - {source.split for source in listing.sources}):
-            print(f"warning: no patient fell into {split}: there are too few for such shares", file=sys.stderr)
+    listing, reader = _prepared(arguments, layout)
     check_splits(listing)
-    reader = _reader(arguments, listing)
     leads = _leads(arguments, reader, listing)
     with claim(output) as private:
-        keep_ids = layout == "ptbxl" or arguments.keep_ids
         index, rejected = build_shards(
             output,
-            Pseudonyms(None if keep_ids else salt_of(private)).apply(listing),
+            Pseudonyms(None if _keeps_ids(arguments, layout) else salt_of(private)).apply(listing),
             reader,
             leads,
             _description(layout, leads, listing.labels),
@@ -107,11 +141,73 @@ def build_ecg(arguments: argparse.Namespace, indexing: Progress) -> Index:
             writing=_writing,
             indexing=indexing,
         )
-    if layout == "ptbxl":
-        print("the ids of PTB-XL are public and were kept; an archive of your own takes --table", file=sys.stderr)
+    if layout in PUBLIC_IDS:
+        name = PUBLIC_IDS[layout]
+        print(f"the ids of {name} are public and were kept; an archive of your own takes --table", file=sys.stderr)
     if rejected:
         print(f"{rejected:,} records were left out: {private / 'rejected.csv'} tells which and why", file=sys.stderr)
     return index
+
+
+def _keeps_ids(arguments: argparse.Namespace, layout: str) -> bool:
+    return layout in PUBLIC_IDS or arguments.keep_ids
+
+
+def _dry_run(arguments: argparse.Namespace, layout: str) -> None:
+    """Read everything, write nothing, and tell row by row what is wrong.
+
+    Raises:
+        ValueError: something is.
+    """
+    found: list[tuple[int, str]] = []
+    try:
+        listing, reader = _prepared(arguments, layout, lambda row, problem: found.append((row, problem)))
+        if not found:
+            Pseudonyms(None if _keeps_ids(arguments, layout) else bytes(32)).apply(listing)
+        leads = _leads(arguments, reader, listing)
+        description = _description(layout, leads, listing.labels)
+        tried = [*split_problems(listing), *problems(listing, reader, leads, description, arguments.workers)]
+    except ValueError:  # of the whole; the rows that are wrong by themselves are told too
+        _tell(found)
+        raise
+    found += [(listing.rows.get(name, 0), f"{name}: {problem}") for name, problem in tried if problem]
+    _tell(found)
+    if found:
+        raise ValueError(f"{len(found):,} things are wrong with {arguments.table or arguments.input}, told above")
+    print(f"nothing is wrong with the {len(listing.sources):,} records; nothing was written")
+
+
+def _tell(found: Iterable[tuple[int, str]]) -> None:
+    for row, problem in sorted(found):
+        print(f"row {row}: {problem}" if row else problem)
+
+
+def _prepared(
+    arguments: argparse.Namespace, layout: str, wrong: Callable[[int, str], None] | None = None
+) -> tuple[Listing, Reader]:
+    """The records with their patients and splits, and what reads them."""
+    listing = _listing(arguments, layout, wrong)
+    kind = _kind(arguments, layout, listing)
+    if kind in ("edf", "xml"):
+        listing = _told_by_files(arguments, kind, listing)
+    listing = _with_patients(arguments, layout, listing)
+    if arguments.fractions:
+        shares = _shares(arguments.fractions)
+        listing = split_by_patient(listing, shares, SPLIT_SEED)
+        for split in sorted(set(shares) - {source.split for source in listing.sources}):
+            print(f"warning: no patient fell into {split}: there are too few for such shares", file=sys.stderr)
+    return listing, _reader(arguments, kind)
+
+
+def _told_by_files(arguments: argparse.Namespace, kind: str, listing: Listing) -> Listing:
+    """Age, sex, and the patient where no flag says whose the records are."""
+    patients = not (arguments.patient_folders or arguments.patient_column or arguments.no_patients)
+    if patients and arguments.keep_ids:
+        raise ValueError(
+            f"--keep-ids would put the patients of {KINDS[kind]}, as the hospital calls them, into the shards:"
+            " leave it out, or name pseudonyms with --patient-column"
+        )
+    return with_what_files_tell(listing, about_edf if kind == "edf" else about_xml, patients)
 
 
 def _build_beats(arguments: argparse.Namespace, indexing: Progress) -> Index:
@@ -122,14 +218,18 @@ def _build_beats(arguments: argparse.Namespace, indexing: Progress) -> Index:
 
 def _refuse_idle_flags(arguments: argparse.Namespace, layout: str) -> None:
     """A flag that would do nothing is a misunderstanding."""
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    names = {flag: flag.removeprefix("--").replace("-", "_") for flag in ONLY_FOR}
-    given = [flag for flag, name in names.items() if getattr(arguments, name) != parser.get_default(name)]
-    if idle := [flag for flag in given if layout not in ONLY_FOR[flag]]:
+    if idle := [flag for flag in _given(arguments, ONLY_FOR) if layout not in ONLY_FOR[flag]]:
         raise ValueError(f"{idle[0]} does nothing for {LAYOUTS[layout]}: leave it out")
     if arguments.fractions and (arguments.split_column or arguments.folds):
         raise ValueError("--fractions splits by itself: leave out --split-column and --folds")
+
+
+def _given(arguments: argparse.Namespace, flags: Iterable[str]) -> list[str]:
+    """Those that are not as they are by default."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    names = {flag: flag.removeprefix("--").replace("-", "_") for flag in flags}
+    return [flag for flag, name in names.items() if getattr(arguments, name) != parser.get_default(name)]
 
 
 def _layout(arguments: argparse.Namespace) -> str:
@@ -140,10 +240,17 @@ def _layout(arguments: argparse.Namespace) -> str:
         return "table"
     if arguments.input.suffix == ".npy":
         raise ValueError(f"{arguments.input} tells nothing of patients and labels: give their CSV with --table")
-    return "ptbxl" if (arguments.input / TABLE).is_file() else "wfdb"
+    if arguments.format is not None:
+        return str(arguments.format)
+    found = [layout for layout, table in TABLES.items() if (arguments.input / table).is_file()]
+    if "code15" in found and not any(arguments.input.glob("*.hdf5")):
+        found.remove("code15")
+    if len(found) > 1:
+        raise ValueError(f"{arguments.input} has {TABLES[found[0]]} and {TABLES[found[1]]}: keep archives apart")
+    return found[0] if found else "wfdb"
 
 
-def _listing(arguments: argparse.Namespace, layout: str) -> Listing:
+def _listing(arguments: argparse.Namespace, layout: str, wrong: Callable[[int, str], None] | None = None) -> Listing:
     if layout == "table":
         _once("--label-columns", ((name, name) for name in arguments.label_columns))
         _once("--meta-columns", ((name, name) for name in arguments.meta_columns))
@@ -156,16 +263,20 @@ def _listing(arguments: argparse.Namespace, layout: str) -> Listing:
             category=arguments.class_column,
             meta=tuple(arguments.meta_columns),
         )
-        listing = list_table(arguments.table, arguments.input, columns)
+        listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong)
         if columns.path is None:
-            check_rows(arguments.input, arguments.table, len(listing.sources))
+            check_rows(arguments.input, arguments.table, listing.length)
         return listing
     if layout == "ptbxl":
         if arguments.sampling_rate is None:
             raise ValueError(f"{arguments.input} has the layout of PTB-XL: choose --sampling-rate 100 or 500")
         folds = _folds(arguments.folds) if arguments.folds else FOLDS
         return list_ptbxl(arguments.input, arguments.sampling_rate, arguments.labels, folds)
-    return list_wfdb(arguments.input, arguments.patient_folders)
+    if layout == "code15":
+        return list_code15(arguments.input)
+    if layout == "mimic":
+        return list_mimic(arguments.input)
+    return list_folder(arguments.input, layout, arguments.patient_folders)
 
 
 def _with_patients(arguments: argparse.Namespace, layout: str, listing: Listing) -> Listing:
@@ -173,7 +284,7 @@ def _with_patients(arguments: argparse.Namespace, layout: str, listing: Listing)
     if arguments.no_patients:
         return listing
     if all(source.patient is None for source in listing.sources):
-        remedy = "--patient-column" if layout == "table" else "--patient-folders, or a --table with --patient-column"
+        remedy = "--patient-folders, or a --table with --patient-column" if layout in FOLDERS else "--patient-column"
         raise ValueError(
             f"no record of {arguments.table or arguments.input} has a patient: say whose they are with {remedy},"
             " or that nobody knows with --no-patients"
@@ -181,15 +292,36 @@ def _with_patients(arguments: argparse.Namespace, layout: str, listing: Listing)
     return refuse_without_patient(listing)
 
 
-def _reader(arguments: argparse.Namespace, listing: Listing) -> Reader:
-    arrays = [source.row is not None or source.path.suffix == ".npy" for source in listing.sources]
-    if not any(arrays):
-        return WFDBFiles(verify=not arguments.ignore_checksums)
-    if not all(arrays):
-        raise ValueError(f"{arguments.table} lists .npy files and WFDB records: build them one after the other")
-    if arguments.source_rate is None:
-        raise ValueError("a .npy does not tell its sampling rate: state it with --source-rate")
-    return NumpyFiles(tuple(arguments.source_leads), arguments.source_rate, arguments.per_millivolt)
+def _kind(arguments: argparse.Namespace, layout: str, listing: Listing) -> str:
+    """What the records are: of a table, by how their paths end, and all of one kind."""
+    if layout != "table":
+        return {"ptbxl": "wfdb", "mimic": "wfdb"}.get(layout, layout)
+    kinds = {
+        "npy" if source.row is not None else SUFFIXES.get(source.path.suffix.casefold(), "wfdb")
+        for source in listing.sources
+    }
+    if len(kinds) > 1:
+        one, other = sorted(KINDS[kind] for kind in kinds)[:2]
+        raise ValueError(f"{arguments.table} lists {one} and {other}: build them one after the other")
+    kind = kinds.pop() if kinds else "wfdb"
+    if idle := [flag for flag in _given(arguments, ONLY_FOR_KIND) if kind not in ONLY_FOR_KIND[flag]]:
+        raise ValueError(f"{idle[0]} does nothing for {KINDS[kind]}: leave it out")
+    if kind in ("npy", "mat") and arguments.source_rate is None:
+        raise ValueError(f"a .{kind} does not tell its sampling rate: state it with --source-rate")
+    return kind
+
+
+def _reader(arguments: argparse.Namespace, kind: str) -> Reader:
+    array = (tuple(arguments.source_leads), arguments.source_rate, arguments.per_millivolt)
+    readers: dict[str, Callable[[], Reader]] = {
+        "wfdb": lambda: WFDBFiles(verify=not arguments.ignore_checksums),
+        "npy": lambda: NumpyFiles(*array),
+        "mat": lambda: MatlabFiles(arguments.variable, *array),
+        "edf": EDFFiles,
+        "xml": XMLFiles,
+        "code15": lambda: TracingFiles(arguments.per_millivolt),
+    }
+    return readers[kind]()
 
 
 def _leads(arguments: argparse.Namespace, reader: Reader, listing: Listing) -> Leads:
@@ -220,8 +352,7 @@ def _common_rate(reader: Reader, listing: Listing) -> float:
 
 def _description(layout: str, leads: Leads, labels: Labels) -> Description:
     source: dict[str, Any] = {"reader": layout, "longest_gap": leads.longest_gap}
-    if layout == "ptbxl":
-        source |= {"name": "PTB-XL (Wagner et al. 2020)", "licence": "CC BY 4.0"}
+    source |= PUBLISHED.get(layout, {})
     return Description(leads.names, leads.sampling_rate, labels, source)
 
 
@@ -282,7 +413,9 @@ def add_flags(ecg: argparse.ArgumentParser) -> None:
     """What `ecg --help` tells."""
     add = ecg.add_argument
     add("--input", type=Path, required=True, help=INPUT)
-    add("--output", type=Path, required=True, help="a new folder; who is who goes to OUTPUT.private and stays here")
+    add("--output", type=Path, help="a new folder; who is who goes to OUTPUT.private and stays here")
+    add("--dry-run", action="store_true", help="read all, write nothing, and tell what is wrong, row by row")
+    add("--format", choices=FOLDERS, help="which files of a folder are the records; default: wfdb")
     add("--workers", type=_count, default=len(os.sched_getaffinity(0)), help="reading processes; default: %(default)s")
     add("--samples-per-shard", type=_count, default=SAMPLES_PER_SHARD, help="default: %(default)s")
 
@@ -297,7 +430,7 @@ def add_flags(ecg: argparse.ArgumentParser) -> None:
     add("--shortest", type=_not_negative, default=0.0, metavar="SECONDS", help="reject shorter records")
     add("--ignore-checksums", action="store_true", help="take WFDB signals that are not what their header says")
 
-    add = ecg.add_argument_group(".npy files").add_argument
+    add = ecg.add_argument_group(".npy and .mat files").add_argument
     add("--source-rate", type=_positive, metavar="HZ", help="their sampling rate")
     add("--source-leads", nargs="+", default=STANDARD_LEADS, help="their rows; default: I ... aVF, V1 ... V6")
     add(
@@ -305,8 +438,9 @@ def add_flags(ecg: argparse.ArgumentParser) -> None:
         type=_positive,
         default=1.0,
         metavar="X",
-        help="values for 1 mV: 1000 for microvolts; default: 1",
+        help="values for 1 mV: 1000 for microvolts; default: 1; of CODE-15%% too",
     )
+    add("--variable", default="val", metavar="NAME", help="of a .mat; default: %(default)s")
 
     add = ecg.add_argument_group("patients and splits").add_argument
     add("--no-patients", action="store_true", help="take records whose patient nobody knows")
@@ -320,6 +454,7 @@ def add_flags(ecg: argparse.ArgumentParser) -> None:
     add = table.add_argument
     add("--table", type=Path, help="CSV with a row for each record")
     add("--path-column", default="path", help="path below --input, with or without suffix; default: %(default)s")
+    add("--root", metavar="PREFIX", help="what absolute paths begin with instead of --input")
     add("--patient-column")
     add("--split-column", help="train, val, test or any word; default: all are train")
     add("--text-column", help="the report")

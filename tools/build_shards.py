@@ -52,6 +52,12 @@ def summary(index: Index, folder: Path) -> str:
     ]
     if not index.statistics:
         lines.append(f"there is no split {TRAINING_SPLIT} and so no statistics to normalise with")
+    if duplicates := index.source.get("duplicates"):
+        across = index.source.get("duplicates_across_splits")
+        lines.append(
+            f"duplicates: {duplicates:,} samples hold the very signal of another"
+            + (f"; {across:,} such signals are in more than one split" if across else "")
+        )
     if index.missing_leads:
         counts = ", ".join(f"{lead} in {count:,}" for lead, count in index.missing_leads.items())
         lines.append(f"leads that are missing or flat: {counts} samples; lead_keep is False for them")
@@ -78,7 +84,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; each verb has its own --help."""
     parser = _Parser(prog="python -m tools.build_shards", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    ecg = verbs.add_parser("ecg", help="shards of WFDB records, PTB-XL, arrays with a CSV, or beats in an .npz")
+    ecg = verbs.add_parser("ecg", help="shards of records in WFDB, EDF, XML, HDF5, MATLAB or numpy")
     add_flags(ecg)
     ecg.set_defaults(run=build_ecg)
 
@@ -104,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last whole tar", file=sys.stderr)
         return 130
-    print(summary(index, parsed.output if "output" in parsed else parsed.input))
+    if index is not None:
+        print(summary(index, parsed.output if "output" in parsed else parsed.input))
     return 0
 
 

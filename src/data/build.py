@@ -167,12 +167,22 @@ def build_shards(
     return index, len(rejected)
 
 
+def problems(
+    listing: Listing, reader: Reader, leads: Leads, description: Description, workers: int
+) -> Iterator[tuple[str, str]]:
+    """Each record of a listing with why it can't be used, empty where it can; nothing is written."""
+    for name, reason in listing.rejected:
+        yield name, reason
+    for source, _, reason in _convert_all(listing.sources, reader, leads, description, workers):
+        yield source.name, reason
+
+
 def _index(folder: Path, state: _State, description: Description, indexing: Progress) -> Index:
     """Index the tars; nothing else stays in the folder."""
     splits = {
         split: [folder / tar_name(split, number) for number in range(count)] for split, count in state.tars.items()
     }
-    index = index_as_described(folder, splits, description, indexing)
+    index = index_as_described(folder, splits, description, indexing, count_duplicates=True)
     tars = [tar for own in splits.values() for tar in own]
     wanted = {folder / INDEX_NAME, *tars, *map(table_path, tars)}
     for path in set(folder.iterdir()) - wanted:

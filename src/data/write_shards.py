@@ -98,7 +98,11 @@ def write_shards(
 
 
 def index_as_described(
-    folder: Path, splits: Mapping[str, Sequence[Path]], description: Description, progress: Progress
+    folder: Path,
+    splits: Mapping[str, Sequence[Path]],
+    description: Description,
+    progress: Progress,
+    count_duplicates: bool = False,
 ) -> Index:
     """Index tars that were written with a description."""
     return make_index(
@@ -109,6 +113,7 @@ def index_as_described(
         labels=description.labels,
         source=description.source,
         progress=progress,
+        count_duplicates=count_duplicates,
     )
 
 

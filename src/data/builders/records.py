@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class WFDBFiles:
 
     def rate(self, path: Path, row: int | None) -> float:
         """The highest rate of the record's channels, Hz."""
-        with _told(path, "WFDB"):
+        with told(path, "WFDB"):
             import wfdb
 
             _look_at_header(path)
@@ -46,7 +46,7 @@ class WFDBFiles:
         Raises:
             ValueError: a file is missing, damaged, or none that wfdb reads.
         """
-        with _told(path, "WFDB"):
+        with told(path, "WFDB"):
             import wfdb
 
             _look_at_header(path)
@@ -59,45 +59,52 @@ class WFDBFiles:
             ]
 
 
-class _Unusable(ValueError):
+class Unusable(ValueError):
     """A record whose fault is said already."""
+
+
+LARGEST_RECORD = 1 << 30
+"""Bytes that one record may unpack to: a day of 12 leads at 500 Hz in 16 bits. More is a bomb, or no record."""
 
 
 def _look_at_header(path: Path) -> None:
     """Refuse what wfdb would not come back from: pipes instead of files, and headers of several segments."""
     header = Path(f"{path}{HEADER}")
-    _refuse_special(header)
+    refuse_special(header)
     with header.open("rb") as file:
         lines = [line for line in file.read(LONGEST_HEADER).splitlines() if line.strip() and not line.startswith(b"#")]
     if lines and re.match(rb"\s*\S+/\d", lines[0]):
-        raise _Unusable("it is the header of several segments, which are records of their own here")
+        raise Unusable("it is the header of several segments, which are records of their own here")
     for name in {line.split()[0].decode(errors="replace") for line in lines[1:]}:
-        _refuse_special(header.with_name(Path(name).name))
+        refuse_special(header.with_name(Path(name).name))
 
 
-def _refuse_special(path: Path) -> None:
+def refuse_special(path: Path) -> None:
+    """Refuse what would never end: a pipe, a device."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise _Unusable(f"{path.name} is a pipe or a device, no file")
+        raise Unusable(f"{path.name} is a pipe or a device, no file")
 
 
 def _rate(record: Any) -> float:
     if not record.fs > 0:  # nor NaN
-        raise _Unusable(f"its header states a sampling rate of {record.fs:g} Hz")
+        raise Unusable(f"its header states a sampling rate of {record.fs:g} Hz")
     return float(record.fs)
 
 
 @contextmanager
-def _told(path: Path, form: str) -> Iterator[None]:
+def told(path: Path, form: str) -> Iterator[None]:
     """Whatever reading a record may cause, as a ValueError; only failing storage goes on as it is."""
     try:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"there is no {Path(error.filename or path).name}") from None
     except OSError as error:
+        if error.errno is None:  # a library's own, on what a file holds
+            raise ValueError(f"{path.name} can't be read as {form} ({error})") from error
         if error.errno not in OF_THE_PATH:
             raise
         raise ValueError(f"{Path(error.filename or path).name} can't be opened ({error.strerror})") from None
-    except _Unusable:
+    except Unusable:
         raise
     except Exception as error:  # the libraries let through whatever a broken header causes
         raise ValueError(f"{path.name} can't be read as {form} ({type(error).__name__}: {error})") from error
@@ -138,26 +145,29 @@ class NumpyFiles:
         Raises:
             ValueError: the file is missing, damaged, or of another shape or type.
         """
-        array_CT = self._oriented(_load(path, row))
-        return [
-            Channel(name, "mV", self.sampling_rate, values_T, self.per_millivolt)
-            for name, values_T in zip(self.names, array_CT, strict=True)
-        ]
+        return channels_of(_load(path, row), self.names, self.sampling_rate, self.per_millivolt)
 
-    def _oriented(self, array: NDArray[Any]) -> NDArray[Any]:
-        if array.ndim != 2 or len(self.names) not in array.shape:
-            raise ValueError(
-                f"its array is {list(array.shape)}, with {len(self.names)} leads ({' '.join(self.names)}) expected is"
-                f" [{len(self.names)}, samples] or [samples, {len(self.names)}]: name the leads with --source-leads"
-            )
-        if array.dtype.kind not in "iuf":
-            raise ValueError(f"its array is of type {array.dtype}, expected are integers or floats")
-        array_CT = array if len(array) == len(self.names) else array.T
-        return array_CT.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
+
+def channels_of(array: NDArray[Any], names: Sequence[str], rate: float, per_millivolt: float) -> list[Channel]:
+    """The rows, or columns, of an array as channels.
+
+    Raises:
+        ValueError: it has another number of them, or holds no numbers.
+    """
+    if array.ndim != 2 or len(names) not in array.shape:
+        raise ValueError(
+            f"its array is {list(array.shape)}, with {len(names)} leads ({' '.join(names)}) expected is"
+            f" [{len(names)}, samples] or [samples, {len(names)}]: name the leads with --source-leads"
+        )
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"its array is of type {array.dtype}, expected are integers or floats")
+    array_CT = array if len(array) == len(names) else array.T
+    array_CT = array_CT.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
+    return [Channel(name, "mV", rate, values_T, per_millivolt) for name, values_T in zip(names, array_CT, strict=True)]
 
 
 def _load(path: Path, row: int | None) -> NDArray[Any]:
-    with _told(path, "a .npy of numbers"):
+    with told(path, "a .npy of numbers"):
         array: NDArray[Any] = np.load(path, mmap_mode="r" if row is not None else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path.name} is an archive, expected is a .npy with one array")
@@ -170,7 +180,7 @@ def check_rows(path: Path, table: Path, rows: int) -> None:
     Raises:
         ValueError: so, or the array can't be read.
     """
-    with _told(path, "a .npy of numbers"):
+    with told(path, "a .npy of numbers"):
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
     if len(shape) != 3 or shape[0] != rows:
         raise ValueError(

@@ -10,13 +10,12 @@ import hmac
 import io
 import itertools
 import math
-import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from src.data.builders.records import HEADER
@@ -58,6 +57,10 @@ class Listing:
     labels: Labels = Labels()
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Name and reason of those that are refused unread."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """The row of a table that each record is in, from 1."""
+    length: int = 0
+    """Rows of that table, whether they can be used or not."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,14 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
     Raises:
         ValueError: no such file, no such column, a row of another length, no rows.
     """
+    rows = list(rows_of(path, wanted))
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    return rows
+
+
+def rows_of(path: Path, wanted: Iterable[str]) -> Iterator[dict[str, str]]:
+    """The rows one by one, for tables of which little is kept; raises as `read_table`, but none for no rows."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
@@ -90,7 +101,6 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
     csv.field_size_limit(LONGEST_CELL)
     first = text.partition("\n")[0]
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
-    rows: list[dict[str, str]] = []
     try:
         header = next(lines, [])
         for name in wanted:
@@ -103,16 +113,26 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
                 continue
             if len(values) != len(header):
                 raise ValueError(f"{path}, line {lines.line_num}: {len(values)} values for {len(header)} columns")
-            rows.append(dict(zip(header, values, strict=True)))
+            yield dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise ValueError(f"{path}, line {lines.line_num}: {error}") from None
-    if not rows:
-        raise ValueError(f"{path} has no rows")
-    return rows
 
 
-def list_table(table: Path, root: Path, columns: Columns) -> Listing:
+def list_table(
+    table: Path,
+    root: Path,
+    columns: Columns,
+    prefix: str | None = None,
+    wrong: Callable[[int, str], None] | None = None,
+) -> Listing:
     """The records that a CSV lists: `root` is the folder of its paths, or one .npy with a record for each row.
+
+    Args:
+        table: the CSV.
+        root: what its paths begin in.
+        columns: which of its columns say what.
+        prefix: what its absolute paths begin with instead of `root`.
+        wrong: told (row, what is wrong with it) instead of raising, and the row is left out.
 
     Raises:
         ValueError: the table can't be used; a row, a column or a value is named.
@@ -121,55 +141,94 @@ def list_table(table: Path, root: Path, columns: Columns) -> Listing:
     rows = read_table(table, [name for name in (*named, *columns.labels, *columns.meta) if name])
     if taken := sorted(RESERVED & set(columns.meta)):
         raise ValueError(f"--meta-columns {taken[0]} is a name that every sample has already: rename that column")
-    labels, known = _labels(table, rows, columns)
-    sources: dict[str, Source] = {}
+    paths = None if columns.path is None else [_rerooted(row[columns.path].strip(), prefix) for row in rows]
+    if prefix is not None and paths == [row[columns.path or ""].strip() for row in rows]:
+        raise ValueError(f"--root {prefix} does nothing for {table}, in which no path begins so: leave it out")
+    headers = paths is not None and _have_headers(root, paths)
+    names = _categories(rows, columns)
     line_of: dict[str, int] = {}
+    sources: list[Source] = []
     for number, row in enumerate(rows):
-        path, place = (root, number) if columns.path is None else (record_path(root, row[columns.path].strip()), None)
-        name = f"{table.name} row {number + 1}" if place is not None else str(path.relative_to(root))
-        if name in sources:
-            raise ValueError(
-                f"{table}: rows {line_of[name]} and {number + 1} are both of the record {name}: keep one of them"
-            )
-        line_of[name] = number + 1
-        sources[name] = Source(
-            name=name,
-            path=path,
-            row=place,
-            split=_word(row[columns.split]) if columns.split else TRAINING_SPLIT,
-            patient=_patient(row[columns.patient]) if columns.patient else None,
-            labels=known[number],
-            text=_word(row[columns.text]) or None if columns.text else None,
-            meta={column: value for column in columns.meta if (value := plain(row[column])) is not None},
-        )
-    return Listing(list(sources.values()), labels)
-
-
-def record_path(root: Path, path: str) -> Path:
-    """Where a record lies; WFDB records are named without suffix. What leads out of `root` is refused."""
-    record = Path(path)
-    if not path or record.is_absolute() or ".." in record.parts:
-        raise ValueError(f"the path {path!r} in the table must lead to a record below {root}")
-    return root / (record.with_suffix("") if record.suffix in (HEADER, ".dat", ".mat") else record)
-
-
-def _labels(table: Path, rows: Sequence[Mapping[str, str]], columns: Columns) -> tuple[Labels, list[Known]]:
-    if columns.category is not None:
-        words = [_word(row[columns.category]) for row in rows]
-        names = tuple(sorted(set(words) - {""}))
-        known: list[Known] = [tuple(float(word == name) if word else None for name in names) for word in words]
-        return Labels(names=names, kind="multiclass"), known
-    values: list[Known] = []
-    for number, row in enumerate(rows):
-        numbers = [plain(row[column]) for column in columns.labels]
-        for column, value in zip(columns.labels, numbers, strict=True):
-            if isinstance(value, str):
+        try:
+            path = root if paths is None else record_path(root, paths[number], headers)
+            name = f"{table.name} row {number + 1}" if paths is None else str(path.relative_to(root))
+            if name in line_of:
                 raise ValueError(
-                    f"{table}: row {number + 1}: the label {column} is {value!r}, expected is a number, or nothing"
-                    " where it is unknown; --class-column takes words"
+                    f"{table}: rows {line_of[name]} and {number + 1} are both of the record {name}: keep one of them"
                 )
-        values.append(tuple(number if isinstance(number, float) else None for number in numbers))
-    return Labels(names=columns.labels), values
+            line_of[name] = number + 1
+            sources.append(
+                Source(
+                    name=name,
+                    path=path,
+                    row=number if paths is None else None,
+                    split=_word(row[columns.split]) if columns.split else TRAINING_SPLIT,
+                    patient=_patient(row[columns.patient]) if columns.patient else None,
+                    labels=_known(table, number, row, columns, names),
+                    text=_word(row[columns.text]) or None if columns.text else None,
+                    meta={column: value for column in columns.meta if (value := plain(row[column])) is not None},
+                )
+            )
+        except ValueError as error:
+            if wrong is None:
+                raise
+            wrong(number + 1, str(error))
+    labels = Labels(names=names, kind="multilabel" if columns.category is None else "multiclass")
+    return Listing(sources, labels, rows=line_of, length=len(rows))
+
+
+def _rerooted(path: str, prefix: str | None) -> str:
+    """The path less the prefix, by whole folders; what does not begin so stays, and is refused if it is absolute."""
+    if prefix is None:
+        return path
+    if "\\" in prefix:  # of a machine with Windows
+        path, prefix = path.replace("\\", "/"), prefix.replace("\\", "/")
+    try:
+        return str(PurePosixPath(path).relative_to(PurePosixPath(prefix)))
+    except ValueError:
+        return path
+
+
+def _have_headers(root: Path, paths: Iterable[str]) -> bool:
+    """Whether the .mat files of a table are the signals of WFDB records: then one of them has a header beside it."""
+    below = (root / path for path in paths if PurePosixPath(path).suffix == ".mat")
+    return any(path.with_suffix(HEADER).is_file() for path in below)
+
+
+def record_path(root: Path, path: str, headers: bool = True) -> Path:
+    """Where a record lies; WFDB records are named without suffix. What leads out of `root` is refused."""
+    record = inside(root, path)
+    return record.with_suffix("") if record.suffix in (HEADER, ".dat", *([".mat"] if headers else [])) else record
+
+
+def inside(root: Path, path: str) -> Path:
+    """A path below `root`; what leads out of it is refused."""
+    record = Path(path)
+    if not path or record.is_absolute() or ".." in record.parts or record == Path() or "\0" in path:
+        raise ValueError(f"the path {path!r} in the table must lead to a record below {root}")
+    return root / record
+
+
+def _categories(rows: Sequence[Mapping[str, str]], columns: Columns) -> tuple[str, ...]:
+    """The names of the labels."""
+    if columns.category is None:
+        return columns.labels
+    return tuple(sorted({_word(row[columns.category]) for row in rows} - {""}))
+
+
+def _known(table: Path, number: int, row: Mapping[str, str], columns: Columns, names: Sequence[str]) -> Known:
+    """The labels of a row."""
+    if columns.category is not None:
+        word = _word(row[columns.category])
+        return tuple(float(word == name) if word else None for name in names)
+    values = [plain(row[column]) for column in columns.labels]
+    for column, value in zip(columns.labels, values, strict=True):
+        if isinstance(value, str):
+            raise ValueError(
+                f"{table}: row {number + 1}: the label {column} is {value!r}, expected is a number, or nothing"
+                " where it is unknown; --class-column takes words"
+            )
+    return tuple(value if isinstance(value, float) else None for value in values)
 
 
 def _word(text: str) -> str:
@@ -194,47 +253,6 @@ def plain(text: str) -> float | str | None:
     return float(word)
 
 
-def list_wfdb(root: Path, patients_are_folders: bool = False) -> Listing:
-    """Every record of a folder and those below it, by its header.
-
-    Raises:
-        ValueError: no folder, or none in it.
-    """
-    if not root.is_dir():
-        raise ValueError(f"{root} is no folder: name one that holds WFDB records with --input")
-    sources: list[Source] = []
-    rejected: list[tuple[str, str]] = []
-    for path in _files(root, rejected):
-        relative = path.relative_to(root).with_suffix("")
-        if path.suffix != HEADER:
-            rejected.append((str(relative), f"its header is called {path.name}: WFDB wants {HEADER}"))
-            continue
-        patient = relative.parts[0] if patients_are_folders and len(relative.parts) > 1 else None
-        sources.append(Source(name=str(relative), path=path.with_suffix(""), patient=patient))
-    if not sources:
-        raise ValueError(f"{root} holds no WFDB record (*{HEADER}): name their folder with --input")
-    return Listing(sources, rejected=rejected)
-
-
-def _files(root: Path, rejected: list[tuple[str, str]]) -> list[Path]:
-    """Headers below a folder, through links too, each folder once; what can't be looked into is rejected."""
-
-    def refuse(error: OSError) -> None:
-        rejected.append((str(Path(error.filename).relative_to(root)), f"the folder can't be read ({error.strerror})"))
-
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, below, names in os.walk(root, onerror=refuse, followlinks=True):
-        place = Path(folder).stat()
-        if (place.st_dev, place.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        below.sort()
-        found += [Path(folder, name) for name in [*below, *names] if name.casefold().endswith(HEADER)]
-    return sorted(found)
-
-
 def refuse_without_patient(listing: Listing) -> Listing:
     """The listing without the records of nobody."""
     named = [source for source in listing.sources if source.patient is not None]
@@ -256,23 +274,34 @@ def split_by_patient(listing: Listing, shares: Mapping[str, float], seed: int) -
 
 def check_splits(listing: Listing) -> None:
     """Refuse a patient in two splits or in two spellings, and names that can't be part of a file's."""
+    for _, problem in split_problems(listing):
+        raise ValueError(problem)
+
+
+def split_problems(listing: Listing) -> Iterator[tuple[str, str]]:
+    """Each record, and what is wrong with its split or its patient among the others."""
     seen: dict[str, Source] = {}
     numbers: dict[str, Source] = {}
     for source in listing.sources:
-        check_split(source.split)
+        try:
+            check_split(source.split)
+        except ValueError as error:
+            yield source.name, str(error)
         if source.patient is not None and source.patient.isdecimal():
             other = numbers.setdefault(source.patient.lstrip("0"), source)
             if other.patient != source.patient:
-                raise ValueError(
+                yield (
+                    source.name,
                     f"the patients of {other.name} and {source.name} are one number, with zeros before it and without:"
-                    " write each patient in one way"
+                    " write each patient in one way",
                 )
         if source.patient is not None:
             other = seen.setdefault(source.patient, source)
             if other.split != source.split:
-                raise ValueError(
+                yield (
+                    source.name,
                     f"{other.name} in {other.split} and {source.name} in {source.split} are of one patient:"
-                    " keep each patient in one split"
+                    " keep each patient in one split",
                 )
 
 
