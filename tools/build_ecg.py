@@ -162,8 +162,7 @@ def _dry_run(arguments: argparse.Namespace, layout: str) -> None:
     found: list[tuple[int, str]] = []
     try:
         listing, reader = _prepared(arguments, layout, lambda row, problem: found.append((row, problem)))
-        if not found:
-            Pseudonyms(None if _keeps_ids(arguments, layout) else bytes(32)).apply(listing)
+        listing = _named_for_now(arguments, layout, listing, found)
         leads = _leads(arguments, reader, listing)
         description = _description(layout, leads, listing.labels)
         tried = [*split_problems(listing), *problems(listing, reader, leads, description, arguments.workers)]
@@ -175,6 +174,18 @@ def _dry_run(arguments: argparse.Namespace, layout: str) -> None:
     if found:
         raise ValueError(f"{len(found):,} things are wrong with {arguments.table or arguments.input}, told above")
     print(f"nothing is wrong with the {len(listing.sources):,} records; nothing was written")
+
+
+def _named_for_now(
+    arguments: argparse.Namespace, layout: str, listing: Listing, found: list[tuple[int, str]]
+) -> Listing:
+    """Keys that are kept are tried; others are of no salt that any build has."""
+    if _keeps_ids(arguments, layout):
+        try:
+            return Pseudonyms(None).apply(listing)
+        except ValueError as error:
+            found.append((0, str(error)))
+    return Pseudonyms(bytes(32)).apply(listing)
 
 
 def _tell(found: Iterable[tuple[int, str]]) -> None:

@@ -56,7 +56,8 @@ def about_edf(path: Path) -> About:
             return About()
         birth = start = None
         patient = edf.patient
-        with suppress(ValueError):  # 'X' where it was taken out
+        with suppress(ValueError), warnings.catch_warnings():  # 'X' where it was taken out
+            warnings.simplefilter("ignore")  # it would print dates
             birth, start = patient.birthdate, edf.startdate
         return About(patient_of(patient.code), age_between(_day(birth), _day(start)), sex_of(patient.sex))
 

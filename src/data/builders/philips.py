@@ -1,7 +1,7 @@
 """Philips Sierra ECG: restingecgdata 1.03 and 1.04, base64 integers, plain or compressed with XLI.
 
 XLI is 10-bit LZW over second differences; the limb leads III, aVR, aVL and aVF are then residuals of what follows from
-I and II. The decoder is that of sierraecg (MIT, github.com/sixlettervariables/sierra-ecg-tools).
+I and II. The decoder of LZW is that of sierraecg (MIT, github.com/sixlettervariables/sierra-ecg-tools).
 """
 
 from __future__ import annotations
@@ -100,7 +100,6 @@ def _unpack(data: bytes, leads: int, samples: int) -> list[NDArray[np.int64]]:
     """The chunks of XLI, one for each lead: size, code and first difference, then LZW, of which no more is unpacked
     than `samples`."""
     from sierraecg.lzw import LzwDecoder
-    from sierraecg.xli import xli_decode_deltas
 
     found: list[NDArray[np.int64]] = []
     place = 0
@@ -116,10 +115,19 @@ def _unpack(data: bytes, leads: int, samples: int) -> list[NDArray[np.int64]]:
             unpacked.append(byte)
         if len(unpacked) + len(unpacked) % 2 != 2 * samples:
             raise Unusable(f"its compressed lead {len(found) + 1} does not hold the {samples} samples stated")
-        unpacked += [0] * (len(unpacked) % 2)
-        found.append(xli_decode_deltas(unpacked, first).astype(np.int64))
+        found.append(_summed(bytes(unpacked).ljust(2 * samples, b"\0"), first))
         place += 8 + size
     return found
+
+
+def _summed(data: bytes, first: int) -> NDArray[np.int64]:
+    """Samples out of high bytes, then low bytes: two as they are, then what each misses of the line through the two
+    before it, one place late and by 64 too much."""
+    high_T, low_T = np.frombuffer(data, np.uint8).astype(np.uint16).reshape(2, -1)
+    stored_T = (high_T << 8 | low_T).view(np.int16).astype(np.int64)
+    missed_T = np.concatenate([[first], stored_T[2:-1] - 64])[: max(len(stored_T) - 2, 0)]
+    steps_T = stored_T[1:2] - stored_T[:1] - np.cumsum(missed_T)
+    return np.concatenate([stored_T[:2], stored_T[1:2] + np.cumsum(steps_T)])
 
 
 def _rebuilt(values_CT: NDArray[np.int64]) -> NDArray[np.int64]:
