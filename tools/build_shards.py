@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from src.data.index import TRAINING_SPLIT, Index, Labels
 from src.data.make_index import Progress, find_tars, make_index
-from tools.build_ecg import add_flags, build_ecg, pair
+from tools.build_ecg import build_ecg, pair
+from tools.build_ecg_flags import add_flags
 
 
 def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:

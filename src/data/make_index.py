@@ -196,8 +196,8 @@ def make_index(
         labels: names of the labels of each sample, in order.
         source: how the samples were made.
         progress: shows how far it is.
-        count_duplicates: put into `source` how many samples hold the very signal of another (`duplicates`), and how
-            many such signals are in more than one split (`duplicates_across_splits`); 36 bytes a sample meanwhile.
+        count_duplicates: put into `source` how many samples hold the very signal of another (`duplicates`), and
+            how many such signals are in several splits (`duplicates_across_splits`); some 100 bytes a sample meanwhile.
 
     Raises:
         ValueError: a tar or a sample that can't be used, named.

@@ -75,6 +75,15 @@ class TestDryRun:
             f"exams_part1.hdf5 exam {exam}: there is no exams_part1.hdf5" for exam in (1001, 1003)
         ]
 
+    @pytest.mark.parametrize("flags", [("--dry-run",), ()])
+    def test_an_archive_of_which_nothing_can_be_read(self, tmp_path, capsys, flags):
+        root = formats.write_code15(tmp_path / "in", [formats.ecg()] * 2)
+        (root / "exams_part0.hdf5").write_bytes(b"nothing")
+        code, out, err = build(capsys, "ecg", "--input", root, "--output", tmp_path / "out", *flags)
+        assert code == 1 and not (tmp_path / "out").exists()
+        assert len(out.splitlines()) == (2 if flags else 0)
+        assert ("2 things are wrong" if flags else "none of 2 records can be used; the first: exams_part0") in err
+
     def test_it_does_nothing_for_beats(self, tmp_path, capsys):
         words = ("--input", tmp_path / "beats.npz", "--dry-run")
         assert "--dry-run does nothing for an .npz of beats" in build(capsys, "ecg", *words)[2]
@@ -103,6 +112,10 @@ class TestRoot:
         words = ("--input", archive, "--table", table, "--no-patients", "--output", tmp_path / "out")
         code, _, err = build(capsys, "ecg", *words, "--root", "/mnt/ecgs")
         assert code == 1 and "must lead to a record below" in err
+
+    def test_for_an_array_of_many_it_does_nothing(self, tmp_path, capsys):
+        words = write_arrays(tmp_path / "a", records=4)
+        assert "--root /mnt does nothing for" in build(capsys, *words, "--root", "/mnt", "--dry-run")[2]
 
     def test_a_prefix_that_no_path_has_is_refused(self, archive, tmp_path, capsys):
         table = write_csv(tmp_path / "list.csv", [{"path": "anna/one"}])

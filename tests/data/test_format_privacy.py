@@ -9,7 +9,17 @@ from tests.data import formats
 from tests.data.archive import build
 from tests.data.test_formats import write_mimic
 
-SECRETS = ("Zebedee", "Quagmire", "19411207", "1941-12-07", "07-DEC-1941", "Ward-Nine", "CART-4711", "MRN-0815", "02-MAR-2019")
+SECRETS = (
+    "Zebedee",
+    "Quagmire",
+    "19411207",
+    "1941-12-07",
+    "07-DEC-1941",
+    "Ward-Nine",
+    "CART-4711",
+    "MRN-0815",
+    "02-MAR-2019",
+)
 """Name, birth date, place, device and number of a person."""
 ALL = " ".join(SECRETS)
 META = {"id", "patient_id", "leads", "sampling_rate", "scale", "age", "sex"}

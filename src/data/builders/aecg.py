@@ -10,7 +10,7 @@ from datetime import date
 import numpy as np
 
 from src.data.builders.about import About, age_between, patient_of, sex_of
-from src.data.builders.records import Unusable
+from src.data.builders.records import Unusable, whole_rate
 from src.data.builders.signals import Channel
 from src.data.builders.xml_tree import Element, below, children, find, number, positive, text_of
 
@@ -60,9 +60,8 @@ def channels(root: Element) -> list[Channel]:
     unit = _attribute(increment, "unit")
     if unit not in SECONDS:
         raise Unusable(f"its increment is in {unit[:20] or 'no unit'}, expected is s, ms or us")
-    rate = 1.0 / (positive(_attribute(increment, "value"), "increment") * SECONDS[unit])
-    rate = round(rate) if abs(rate - round(rate)) < 1e-6 * rate else rate  # 1 / 0.001 is no whole number in binary
-    return [_channel(one, float(rate)) for one in sequences if one is not times[0]]
+    rate = whole_rate(1.0 / (positive(_attribute(increment, "value"), "increment") * SECONDS[unit]))
+    return [_channel(one, rate) for one in sequences if one is not times[0]]
 
 
 def _channel(sequence: Element, rate: float) -> Channel:

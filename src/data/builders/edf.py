@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.data.builders.about import About, age_between, patient_of, sex_of
-from src.data.builders.records import LARGEST_RECORD, Unusable, refuse_special, told
+from src.data.builders.records import LARGEST_RECORD, Unusable, refuse_special, told, whole_rate
 from src.data.builders.signals import Channel
 
 SUFFIX = ".edf"
@@ -77,7 +77,7 @@ def _open(path: Path) -> Any:
 def _channel(signal: Any) -> Channel:
     """Whole units where the header's ranges allow it, else values in its unit."""
     (low, high), (least, most) = signal.digital_range, signal.physical_range
-    name, unit, rate = signal.label, signal.physical_dimension, float(signal.sampling_frequency)
+    name, unit, rate = signal.label, signal.physical_dimension, whole_rate(float(signal.sampling_frequency))
     if low >= high or not np.isfinite([least, most]).all() or least == most:
         return Channel(name, unit, rate, np.zeros(0), fault=f"has the ranges {low} .. {high} and {least:g} .. {most:g}")
     units_T = signal.digital.astype(np.int64)

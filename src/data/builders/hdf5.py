@@ -35,6 +35,8 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 """DI, DII, DIII, AVR, AVL, AVF, V1 ... V6 in the authors' words."""
 SAMPLING_RATE = 400.0
 """Hz."""
+MOST_EXAMS = 10_000_000
+"""In one file; all of CODE-15% are 345,779."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,10 @@ def _places(path: Path) -> dict[int, int] | str:
             if exams.ndim != 1 or exams.dtype.kind not in "iu":
                 raise Unusable(f"its {EXAMS} is {exams.dtype} {list(exams.shape)}, expected are integers [exams]")
             refuse_large(exams, len(exams))
+            if len(exams) > MOST_EXAMS:
+                raise Unusable(
+                    f"it says that it holds {len(exams):,} exams, more than the {MOST_EXAMS:,} of any archive"
+                )
             exams_N = exams[:].tolist()
     except ValueError as error:
         return str(error)

@@ -48,6 +48,8 @@ class MatlabFiles:
         """
         with told(path, "MATLAB"):
             refuse_special(path)
+            if path.stat().st_size > LARGEST_RECORD:
+                raise Unusable(f"{path.name} has more than the {LARGEST_RECORD:,} bytes that a record may have")
             with path.open("rb") as file:
                 start = file.read(HDF5_AT + len(HDF5))
             if not start:

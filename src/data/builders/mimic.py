@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.data.builders.sources import Listing, Source, inside, rows_of
+from src.data.builders.sources import Listing, Source, record_path, rows_of
 
 TABLE, MEASUREMENTS = "record_list.csv", "machine_measurements.csv"
 COLUMNS = ("subject_id", "study_id", "path")
@@ -32,7 +32,7 @@ def list_mimic(root: Path) -> Listing:
             raise ValueError(f"{root / TABLE}: row {line} is of the study {study}, which an earlier row is of")
         seen.add(study)
         try:
-            path = inside(root, row["path"].strip())
+            path = record_path(root, row["path"].strip())
             if path.relative_to(root).parts[0] != FILES:
                 raise ValueError(f"the path {row['path']!r} must lead below {FILES}")
         except ValueError as error:

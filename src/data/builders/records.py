@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -108,6 +109,11 @@ def told(path: Path, form: str) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries let through whatever a broken header causes
         raise ValueError(f"{path.name} can't be read as {form} ({type(error).__name__}: {error})") from error
+
+
+def whole_rate(rate: float) -> float:
+    """The rate, less what binary fractions make of a whole number of Hz: 1 / 0.001 for instance."""
+    return float(round(rate)) if math.isfinite(rate) and abs(rate - round(rate)) < 1e-6 * abs(rate) else rate
 
 
 def _channel(record: Any, number: int, missing_T: NDArray[np.bool_], found: int | None) -> Channel:

@@ -142,7 +142,7 @@ def list_table(
     if taken := sorted(RESERVED & set(columns.meta)):
         raise ValueError(f"--meta-columns {taken[0]} is a name that every sample has already: rename that column")
     paths = None if columns.path is None else [_rerooted(row[columns.path].strip(), prefix) for row in rows]
-    if prefix is not None and paths == [row[columns.path or ""].strip() for row in rows]:
+    if prefix is not None and (paths is None or paths == [row[columns.path or ""].strip() for row in rows]):
         raise ValueError(f"--root {prefix} does nothing for {table}, in which no path begins so: leave it out")
     headers = paths is not None and _have_headers(root, paths)
     names = _categories(rows, columns)
