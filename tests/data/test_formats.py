@@ -354,3 +354,24 @@ class TestPublicRecords:
             units_CT = records[Path(name).stem]
             assert arrays[sample["key"]].dtype == np.int16 and np.array_equal(arrays[sample["key"]], units_CT)
             assert np.array_equal(bits(sample["ecg"]), bits(units_CT / 1000))
+
+    def test_exams_of_code15_come_back_to_the_last_bit(self, records, tmp_path, capsys):
+        exams = [units_CT[:, :4000] / 1000 for units_CT in records.values()]
+        root = formats.write_code15(tmp_path / "in", exams)
+        assert build(capsys, "ecg", "--input", root, "--output", tmp_path / "out")[0] == 0
+        found = samples(tmp_path / "out")
+        for number, exam in enumerate(exams):
+            there = np.flatnonzero(exam.any(0))
+            kept = exam[:, there[0] : there[-1] + 1]
+            assert np.array_equal(bits(found[f"exams_part0.hdf5 exam {1000 + number}"]["ecg"]), bits(kept))
+
+    def test_the_layout_of_mimic_gives_the_same_units(self, records, tmp_path, capsys):
+        rows = []
+        for study, units_CT in enumerate(records.values(), 100):
+            write_wfdb(tmp_path / "in" / "files" / f"s{study}", str(study), units_CT.T, formats.LEADS, 500)
+            rows.append({"subject_id": 7, "study_id": study, "path": f"files/s{study}/{study}"})
+        formats.write_rows(tmp_path / "in" / "record_list.csv", rows)
+        assert build(capsys, "ecg", "--input", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
+        arrays = stored(tmp_path / "out")
+        for study, units_CT in enumerate(records.values(), 100):
+            assert np.array_equal(arrays[f"mimic-{study}"], units_CT)
