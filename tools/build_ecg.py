@@ -248,7 +248,9 @@ def _kind(arguments: argparse.Namespace, layout: str, listing: Listing) -> str:
     if len(kinds) > 1:
         one, other = sorted(KINDS[kind] for kind in kinds)[:2]
         raise ValueError(f"{arguments.table} lists {one} and {other}: build them one after the other")
-    kind = kinds.pop() if kinds else "wfdb"
+    if not kinds:  # every row is wrong, and told
+        return "wfdb"
+    kind = kinds.pop()
     if idle := [flag for flag in given(arguments, ONLY_FOR_KIND) if kind not in ONLY_FOR_KIND[flag]]:
         raise ValueError(f"{idle[0]} does nothing for {KINDS[kind]}: leave it out")
     if kind in ("npy", "mat") and arguments.source_rate is None:

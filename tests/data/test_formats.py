@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import sierraecg
 import wfdb
 from scipy.io import loadmat
 from wfdb.io.convert.edf import read_edf
@@ -24,8 +25,6 @@ from src.data.index import load_index
 from src.data.shards import Shards
 from tests.data import formats
 from tests.data.archive import build, write_wfdb
-
-sierraecg = pytest.importorskip("sierraecg")
 
 
 def units(channels):

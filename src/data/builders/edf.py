@@ -55,10 +55,11 @@ def about_edf(path: Path) -> About:
         if not edf.reserved.startswith("EDF+"):
             return About()
         birth = start = None
-        patient = edf.patient
-        with suppress(ValueError), warnings.catch_warnings():  # 'X' where it was taken out
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it would print dates
-            birth, start = patient.birthdate, edf.startdate
+            patient = edf.patient
+            with suppress(ValueError):  # 'X' where it was taken out
+                birth, start = patient.birthdate, edf.startdate
         return About(patient_of(patient.code), age_between(_day(birth), _day(start)), sex_of(patient.sex))
 
 

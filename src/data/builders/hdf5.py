@@ -162,7 +162,7 @@ def opened(path: Path) -> Iterator[Any]:
         with h5py.File(os.fspath(path), "r", locking=False) as file:
             yield file
     except OSError as error:
-        if error.errno is None and (number := re.search(r"errno = (\d+)", str(error))):
+        if error.errno is None and (number := re.search(r"errno = ([1-9]\d*)", str(error))):
             raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from error
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,14 @@ class MatlabFiles:
         return array
 
     def _older(self, path: Path) -> NDArray[Any]:
+        _refuse_bomb(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other variables, by their names
+            return self._variable(path)
+
+    def _variable(self, path: Path) -> NDArray[Any]:
         from scipy.io import loadmat, whosmat
 
-        _refuse_bomb(path)
         known = {name: (shape, kind) for name, shape, kind in whosmat(path, appendmat=False)}
         if self.variable not in known:
             raise Unusable(

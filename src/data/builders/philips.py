@@ -18,8 +18,8 @@ ROOT, SIGNAL = "restingecgdata", "waveforms"
 VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LIMBS = tuple(lead_name(name) for name in STANDARD[:6])
-LONGEST = 10_000_000
-"""Samples of a lead: five hours at 500 Hz, and these are records of 10 s."""
+LONGEST = 1_000_000
+"""Samples of a lead: half an hour at 500 Hz, and these are records of 10 s."""
 LARGEST_MISFIT = 0.05
 """mV by which III may miss II - I at the median: more, and the limb leads are not what they are taken for."""
 
@@ -49,8 +49,8 @@ def channels(root: Element) -> list[Channel]:
     _refuse_other_integers(waves, signal)
     names = _names(waves, signal)
     rate = positive(waves.get("samplespersecond") or text_of(signal, "samplingrate"), "sampling rate")
-    told = waves.get("resolution") or text_of(signal, "resolution") or text_of(signal, "signalresolution")
-    resolution = positive(told, "resolution")
+    stated = waves.get("resolution") or text_of(signal, "resolution") or text_of(signal, "signalresolution")
+    resolution = positive(stated, "resolution")
     seconds = positive(waves.get("durationperchannel") or "", "durationperchannel") / 1000
     samples = round(seconds * rate) if seconds * rate <= LONGEST else 0
     if samples < 1:
