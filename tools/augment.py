@@ -33,6 +33,14 @@ def schema_of(objective: str) -> type[RunConfig]:
     return schema
 
 
+def read_config(words: argparse.Namespace) -> ExperimentConfig:
+    """The config that was named, if it trains."""
+    config = load_config(words.fname, words.set, schema_of)
+    if not isinstance(config, ExperimentConfig):
+        raise ValueError(f"{words.fname}: {config.objective} has no augmentations; name a config that trains")
+    return config
+
+
 def find(shards: Shards, key: str | None) -> Sample:
     """The record with a key, or the first of the split."""
     keys = shards.keys(np.arange(1 if key is None else len(shards)))
@@ -82,10 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw; what a user can cause ends as one sentence and exit code 1."""
     words = parse(arguments)
     try:
-        config = load_config(words.fname, words.set, schema_of)
-        if not isinstance(config, ExperimentConfig):
-            raise ValueError(f"{words.fname}: {config.objective} has no augmentations; name a config that trains")
-        draw(config, words)
+        draw(read_config(words), words)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

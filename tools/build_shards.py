@@ -33,7 +33,8 @@ def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:
     )
 
 
-def _indexing(tars: Collection[Path]) -> Iterable[Path]:
+def indexing_bar(tars: Collection[Path]) -> Iterable[Path]:
+    """A progress bar over tars."""
     return tqdm(tars, "indexing", unit=" shards")
 
 
@@ -74,16 +75,25 @@ def _split(index: Index, split: str) -> str:
     )
 
 
-class _Parser(argparse.ArgumentParser):
+class SentenceParser(argparse.ArgumentParser):
     """Tells a wrong flag in one sentence, as everything else that a user can get wrong."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} ({self.prog} --help tells the flags)")
 
 
+def add_index_flags(parser: argparse.ArgumentParser) -> None:
+    """What index_tars must know of tars that others wrote."""
+    parser.add_argument("--leads", nargs="+", help="names of the leads; default: 'leads' of the json members")
+    parser.add_argument("--sampling-rate", type=float, help="Hz; default: 'sampling_rate' of the json members")
+    parser.add_argument("--labels", nargs="+", default=[], help="names of 'labels' of the json members, in order")
+    parser.add_argument("--label-kind", choices=["multilabel", "multiclass"], default="multilabel")
+    parser.add_argument("--split", action="append", metavar="NAME=GLOB", help="default: the tar's name less its number")
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; each verb has its own --help."""
-    parser = _Parser(prog="python -m tools.build_shards", description=(__doc__ or "").split("\n")[0])
+    parser = SentenceParser(prog="python -m tools.build_shards", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     ecg = verbs.add_parser("ecg", help="shards of records in WFDB, EDF, XML, HDF5, MATLAB or numpy")
     add_flags(ecg)
@@ -91,11 +101,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
     index.add_argument("--input", type=Path, required=True, help="folder of plain tars")
-    index.add_argument("--leads", nargs="+", help="names of the leads; default: 'leads' of the json members")
-    index.add_argument("--sampling-rate", type=float, help="Hz; default: 'sampling_rate' of the json members")
-    index.add_argument("--labels", nargs="+", default=[], help="names of 'labels' of the json members, in order")
-    index.add_argument("--label-kind", choices=["multilabel", "multiclass"], default="multilabel")
-    index.add_argument("--split", action="append", metavar="NAME=GLOB", help="default: the tar's name less its number")
+    add_index_flags(index)
     index.set_defaults(run=index_tars)
     return parser.parse_args(arguments)
 
@@ -104,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a verb; what a user can cause ends as one sentence on stderr and exit code 1."""
     try:
         parsed = parse(arguments)
-        index = parsed.run(parsed, _indexing)
+        index = parsed.run(parsed, indexing_bar)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

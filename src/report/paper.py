@@ -44,37 +44,56 @@ def draw_ecg(
     The axes are in mm: x is 0 where the signal begins, y is 0 at the upper edge of the paper and grows downwards.
     `below` mm of the height stay free under the last lead. Samples that are not finite leave a gap.
     """
-    rows = [_row(signal_T) for signal_T in ecg_CT]
-    height = _up_to_box(BIG_BOX + sum(top + bottom for top, bottom in rows) + below)
-    width = _up_to_box(ecg_CT.shape[1] / sampling_rate * SPEED)
-    _draw_paper(axes, -MARGIN, width, height)
+    rows = [room(signal_T) for signal_T in ecg_CT]
+    height = up_to_box(BIG_BOX + sum(top + bottom for top, bottom in rows) + below)
+    width = up_to_box(ecg_CT.shape[1] / sampling_rate * SPEED)
+    draw_paper(axes, -MARGIN, width, height)
     x_T = np.arange(ecg_CT.shape[1]) / sampling_rate * SPEED
     upper = BIG_BOX  # room for the first calibration mark
     for signal_T, lead, (top, bottom) in zip(ecg_CT, leads, rows, strict=True):
         zero = upper + top
-        y_T = np.clip(zero - signal_T * GAIN, upper, upper + top + bottom)
-        axes.plot(x_T, y_T, color="black", linewidth=0.8, solid_joinstyle="round")
-        _draw_calibration(axes, zero)
-        axes.text(0.8, upper + 3.4, lead, fontsize=8.5, fontweight="bold", color=INK)
+        draw_lead(axes, x_T, signal_T, lead, zero, upper, upper + top + bottom)
+        draw_calibration(axes, zero)
         upper += top + bottom
-    axes.text(width - 0.8, height - 0.9, "25 mm/s   10 mm/mV", ha="right", fontsize=7.0, color=INK)
+    draw_scales(axes, width, height)
     return height
 
 
-def _row(signal_T: NDArray[np.floating]) -> tuple[float, float]:
+def draw_lead(
+    axes: Axes,
+    x_T: NDArray[np.floating],
+    signal_T: NDArray[np.floating],
+    lead: str,
+    zero: float,
+    upper: float,
+    lower: float,
+) -> None:
+    """A trace in mV about the height `zero`, cut off at `upper` and `lower`, with its name where it begins; mm."""
+    y_T = np.clip(zero - signal_T * GAIN, upper, lower)
+    axes.plot(x_T, y_T, color="black", linewidth=0.8, solid_joinstyle="round")
+    axes.text(float(x_T[0]) + 0.8, upper + 3.4, lead, fontsize=8.5, fontweight="bold", color=INK)
+
+
+def draw_scales(axes: Axes, width: float, height: float) -> None:
+    """What a box stands for, in the lower right corner."""
+    axes.text(width - 0.8, height - 0.9, "25 mm/s   10 mm/mV", ha="right", fontsize=7.0, color=INK)
+
+
+def room(signal_T: NDArray[np.floating]) -> tuple[float, float]:
     """mm above and below the zero line of a lead, in whole big boxes where it fits."""
     finite = signal_T[np.isfinite(signal_T)]
     highest, lowest = (float(finite.max()), float(finite.min())) if len(finite) else (0.0, 0.0)
-    top, bottom = _up_to_box(max(highest, 0.1) * GAIN + 1.0), _up_to_box(max(-lowest, 0.1) * GAIN + 1.0)
+    top, bottom = up_to_box(max(highest, 0.1) * GAIN + 1.0), up_to_box(max(-lowest, 0.1) * GAIN + 1.0)
     top = max(min(top, LARGEST_ROW - BIG_BOX), SMALLEST_ROW - min(bottom, BIG_BOX))
     return top, max(BIG_BOX, min(bottom, LARGEST_ROW - top))
 
 
-def _up_to_box(length: float) -> float:
+def up_to_box(length: float) -> float:
+    """mm, filled up to whole big boxes."""
     return math.ceil(length / BIG_BOX - 1e-9) * BIG_BOX
 
 
-def _draw_paper(axes: Axes, left: float, right: float, height: float) -> None:
+def draw_paper(axes: Axes, left: float, right: float, height: float) -> None:
     """The grid as two paths, whatever the number of boxes."""
     axes.set(xlim=(left, right), ylim=(height, 0.0))
     axes.set_axis_off()
@@ -90,7 +109,7 @@ def _strokes(begin: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np
     return np.stack([begin, end, np.full(len(begin), np.nan)], 1).ravel()
 
 
-def _draw_calibration(axes: Axes, zero: float) -> None:
+def draw_calibration(axes: Axes, zero: float) -> None:
     """1 mV for 0.2 s."""
     x = np.array([-8.0, -7.0, -7.0, -2.0, -2.0, -1.0])
     y = zero - GAIN * np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
@@ -100,9 +119,9 @@ def _draw_calibration(axes: Axes, zero: float) -> None:
 def ecg_on_paper(ecg_CT: NDArray[np.floating], sampling_rate: float, leads: Sequence[str]) -> Markup:
     """An ECG as a figure in the size of its paper."""
     with drawing():
-        figure, axes = _blank()
+        figure, axes = blank()
         height = draw_ecg(axes, ecg_CT, sampling_rate, leads)
-        _fit(figure, axes, height)
+        fit(figure, axes, height)
         return to_svg(figure, f"ECG, leads {', '.join(leads)}", physical=True)
 
 
@@ -122,7 +141,7 @@ def masked_ecg(
     token = patch / sampling_rate * SPEED
     rows = 1 + len(targets_MN)
     with drawing():
-        figure, axes = _blank()
+        figure, axes = blank()
         height = draw_ecg(axes, ecg_CT, sampling_rate, leads, below=rows * STRIP + 5.0)
         strip = height - rows * STRIP - 4.5
         for tokens, colour in ((context_K, CONTEXT), (np.unique(targets_MN), TARGET)):
@@ -132,7 +151,7 @@ def masked_ecg(
             for first, count in _stretches(np.sort(tokens)):
                 colour = TARGET if row else CONTEXT
                 axes.add_patch(_block(first * token, strip + row * STRIP, count * token, STRIP - 0.5, colour, 1.0))
-        _fit(figure, axes, height)
+        fit(figure, axes, height)
         return to_svg(figure, title, physical=True)
 
 
@@ -148,12 +167,13 @@ def _block(x: float, y: float, width: float, height: float, colour: str, alpha: 
     return Rectangle((x, y), width, height, facecolor=colour, edgecolor="none", alpha=alpha, zorder=0.8)
 
 
-def _blank() -> tuple[Figure, Axes]:
+def blank() -> tuple[Figure, Axes]:
+    """A figure that is all axes."""
     figure = Figure()
     return figure, figure.add_axes((0.0, 0.0, 1.0, 1.0))
 
 
-def _fit(figure: Figure, axes: Axes, height: float) -> None:
+def fit(figure: Figure, axes: Axes, height: float) -> None:
     """Make a millimetre of the axes one of the figure."""
     left, right = axes.get_xlim()
     figure.set_size_inches((right - left) / MM_PER_INCH, height / MM_PER_INCH)
