@@ -1,8 +1,8 @@
 """What a folder of shards holds, split by split, and whether it is still what was indexed.
 
-python -m tools.inspect_shards DIR [--verify] [--json FILE]                     counts; exit code 1 if anything is broken
-python -m tools.inspect_shards DIR --show KEY --output PNG [--augment CONFIG]   one sample on ECG paper
-python -m tools.inspect_shards DIR --index [--leads I II ...] [--labels NAME ...]    index tars written elsewhere, count
+python -m tools.inspect_shards DIR [--verify] [--json FILE]                    counts; exit code 1 if anything is broken
+python -m tools.inspect_shards DIR --show KEY --output PNG [--augment CONFIG]  one sample on ECG paper
+python -m tools.inspect_shards DIR --index [--leads I II ...] [--labels ...]   index tars written elsewhere, then count
 
 A report's text is told by --show alone, in its picture.
 """
