@@ -33,9 +33,9 @@ def count(words: argparse.Namespace, index: Index) -> int:
     size = index.bytes() * (2 if words.verify else 1)
     with tqdm(total=size, desc="verifying" if words.verify else "reading", unit="B", unit_scale=True) as bar:
         found = inspect(words.input, index, verify=words.verify, advance=bar.update)
+    print(as_text(found))
     if words.json is not None:
         save_json(words.json, found)
-    print(as_text(found))
     if found.faults:
         print(f"error: {words.input}: {len(found.faults):,} broken, named above", file=sys.stderr)
         return 1

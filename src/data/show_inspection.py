@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from src.data.inspect import Inspection, Shared, SplitCounts
 
+FAULTS = 100
+"""That are named one by one; the JSON has all."""
+
 
 def as_text(found: Inspection) -> str:
     """All splits, then what they share, then the faults."""
@@ -15,7 +18,9 @@ def as_text(found: Inspection) -> str:
     lines += ["", *_between(found)]
     if found.faults:
         lines += ["", f"broken: {len(found.faults):,}, counted nowhere above"]
-        lines += [f"  {file}: {f'sample {key}: ' if key else ''}{why}" for file, key, why in found.faults]
+        lines += [f"  {file}: {f'sample {key}: ' if key else ''}{why}" for file, key, why in found.faults[:FAULTS]]
+        if more := len(found.faults[FAULTS:]):
+            lines.append(f"  and {more:,} more")
     return "\n".join(lines)
 
 

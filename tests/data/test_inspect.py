@@ -265,6 +265,26 @@ def test_an_index_that_tells_something_else_is_found_by_verifying(folder, key, v
     assert fault.file == "index.json" and sentence in fault.why
 
 
+def test_a_hundred_faults_are_named_and_the_others_counted(tmp_path):
+    write_shards(tmp_path / "s", records(160, split="train"), describe())
+    tar = tmp_path / "s" / "train-000000.tar"
+    tar.write_bytes(bytes(tar.stat().st_size))
+    found = read(tmp_path / "s")
+    assert len(found.faults) == 160 and found.splits["train"].samples == 0
+    text = as_text(found)
+    assert text.count("another CRC32") == 100 and text.endswith("and 60 more")
+
+
+def test_a_folder_without_labels_and_with_a_patient_that_is_no_unicode(tmp_path):
+    made = list(records(3, split="train"))
+    for record in made:
+        del record.meta["labels"]
+        record.meta["patient_id"] = "\ud800"
+    write_shards(tmp_path / "s", made, Description(LEADS, 100.0, Labels(), {}))
+    train = read(tmp_path / "s", verify=True).splits["train"]
+    assert (train.labels, train.patients, train.without_class) == ({}, 1, 0)
+
+
 def test_what_remains_of_a_sample_is_small(tmp_path):
     """Ten times the samples take no ten times the memory: only digests stay."""
     peaks = []
