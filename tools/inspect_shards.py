@@ -106,7 +106,7 @@ def _refuse_idle(parser: argparse.ArgumentParser, words: argparse.Namespace) -> 
     }
     for flag, others in needs.items():
         for other in others:
-            if not getattr(words, flag) and getattr(words, other) != parser.get_default(other):
+            if getattr(words, flag) in (None, False) and getattr(words, other) != parser.get_default(other):
                 raise ValueError(f"--{other.replace('_', '-')} does something only with --{flag}")
     if words.show is not None and words.output is None:
         raise ValueError("--show needs --output, the PNG to write")

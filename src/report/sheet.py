@@ -45,8 +45,8 @@ NARROWEST = 120.0
 """mm of paper, so that the title has its place over a single beat."""
 LINE, LINES = 4.2, 5
 """mm of a line of the title, and lines of the report."""
-LETTER = 1.65
-"""mm, of the title's font."""
+LETTER, BOLD_LETTER = 2.1, 2.8
+"""mm of a capital letter, on average, below the title and in it."""
 PIXELS = 10
 """A millimetre."""
 
@@ -104,6 +104,7 @@ def sheet(
     width = max(up_to_box(seconds * SPEED), NARROWEST)
     height = up_to_box(BIG_BOX + sum(top + bottom for top, bottom in rooms))
     notes = _notes(rows, rooms, seconds, ecg_CT.shape[1] / sampling_rate)
+    titles = textwrap.wrap(title, int((width + MARGIN) / BOLD_LETTER))
     words = _wrapped([*lines, *notes], report, width + MARGIN)
 
     figure, axes = blank()
@@ -119,12 +120,19 @@ def sheet(
         upper += top + bottom
     draw_scales(axes, width, height)
 
-    head = LINE * (len(words) + 1.6)
-    axes.text(1.0 - MARGIN, LINE * 1.3 - head, title, fontsize=11, fontweight="bold", color=INK)
-    for number, line in enumerate(words):
-        axes.text(1.0 - MARGIN, LINE * (number + 2.4) - head, line, fontsize=8.5, color=INK)
-    axes.set_ylim(height, -head)
-    fit(figure, axes, height + head)
+    above = -LINE * (len(titles) + len(words) + 0.6)
+    for number, line in enumerate([*titles, *words]):
+        bold = number < len(titles)
+        axes.text(
+            1.0 - MARGIN,
+            above + LINE * (number + (1.2 if bold else 1.3)),
+            line,
+            fontsize=11 if bold else 8.5,
+            fontweight="bold" if bold else "normal",
+            color=INK,
+        )
+    axes.set_ylim(height, above)
+    fit(figure, axes, height - above)
     return figure, axes
 
 
@@ -146,7 +154,7 @@ def _wrapped(lines: Sequence[str], report: str | None, width: float) -> list[str
     """Lines of the title that fit above the paper, the report at most a few."""
     letters = int(width / LETTER)
     found = [part for line in lines for part in textwrap.wrap(line, letters)]
-    return found + textwrap.wrap(report or "", letters, max_lines=LINES, placeholder=" ...")
+    return found + textwrap.wrap(report or "", letters, break_on_hyphens=False, max_lines=LINES, placeholder=" ...")
 
 
 def save_sheet(

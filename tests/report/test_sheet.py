@@ -88,6 +88,23 @@ def test_what_is_not_shown_is_told():
     assert sum(line.startswith("word") for line in found) == 5 and any(line.endswith(" ...") for line in found)
 
 
+@pytest.mark.parametrize("samples", [100, 1000])
+def test_no_word_leaves_the_sheet(samples):
+    with drawing():
+        figure, axes = sheet(
+            np.zeros((12, samples)),
+            ALL,
+            100.0,
+            STANDARD_LEADS,
+            "folder/OF-A-LONG-KEY_" * 9,
+            ["labels: " + ", ".join(["ANTEROSEPTAL"] * 40)],
+            "ABNORMAL ECG WITH MARKED SINUS BRADYCARDIA " * 30,
+        )
+        inside = figure.bbox
+        boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(box.x0 >= 0 and box.x1 <= inside.x1 and box.y0 >= 0 and box.y1 <= inside.y1 for box in boxes)
+
+
 def test_the_picture_is_the_same_every_time(tmp_path):
     for name in ("a", "b"):
         save_sheet(tmp_path / f"{name}.png", TEN, ALL, 500.0, STANDARD_LEADS, "title", ["labels"], "report")
