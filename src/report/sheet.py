@@ -1,7 +1,8 @@
 """A sheet of ECG paper with one record, as a PNG of 10 pixels a millimetre.
 
-Twelve leads of 10 s stand as a clinic prints them: three rows of four leads, 2.5 s each, without a break in time from
-column to column, and lead II below for all of it. Everything else has its leads one below the other.
+The standard twelve leads of 10 s, or the first 10 of up to 12.5 s, stand as a clinic prints them: three rows of four
+leads, 2.5 s each, without a break in time from column to column, and lead II below for all of it. Everything else has
+its leads one below the other.
 """
 
 # C leads, T samples of a lead
@@ -102,7 +103,7 @@ def sheet(
     rooms = [room(np.concatenate([piece.signal_T for piece in row])) for row in rows]
     seconds = max(piece.start + len(piece.signal_T) / sampling_rate for row in rows for piece in row)
     width = max(up_to_box(seconds * SPEED), NARROWEST)
-    height = up_to_box(BIG_BOX + sum(top + bottom for top, bottom in rooms))
+    height = up_to_box(BIG_BOX + sum(top + bottom for top, bottom in rooms) + BIG_BOX)  # the last for the scales
     notes = _notes(rows, rooms, seconds, ecg_CT.shape[1] / sampling_rate)
     titles = textwrap.wrap(title, int((width + MARGIN) / BOLD_LETTER))
     words = _wrapped([*lines, *notes], report, width + MARGIN)
@@ -120,20 +121,21 @@ def sheet(
         upper += top + bottom
     draw_scales(axes, width, height)
 
-    above = -LINE * (len(titles) + len(words) + 0.6)
-    for number, line in enumerate([*titles, *words]):
-        bold = number < len(titles)
-        axes.text(
-            1.0 - MARGIN,
-            above + LINE * (number + (1.2 if bold else 1.3)),
-            line,
-            fontsize=11 if bold else 8.5,
-            fontweight="bold" if bold else "normal",
-            color=INK,
-        )
-    axes.set_ylim(height, above)
-    fit(figure, axes, height - above)
+    above = _draw_title(axes, titles, words)
+    axes.set_ylim(height, -above)
+    fit(figure, axes, height + above)
     return figure, axes
+
+
+def _draw_title(axes: Axes, titles: Sequence[str], words: Sequence[str]) -> float:
+    """Lines above the paper's edge; returns the mm that they take."""
+    above = LINE * (len(titles) + len(words) + 0.6)
+    left, lines = 1.0 - MARGIN, np.arange(1.2, len(titles) + len(words) + 1) * LINE - above
+    for y, line in zip(lines[: len(titles)], titles, strict=True):
+        axes.text(left, y, line, fontsize=11, fontweight="bold", color=INK)
+    for y, line in zip(lines[len(titles) :], words, strict=True):
+        axes.text(left, y, line, fontsize=8.5, color=INK)
+    return above
 
 
 def _notes(
