@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.commands import metrics, wait_until
 from tests.health import variance_between_samples
 
@@ -166,7 +166,7 @@ def test_ptbxl_is_built_trained_killed_and_resumed_by_the_commands_as_they_stand
     folder = run_folder(shell, resumed)
     losses = [record["loss"] for record in metrics(folder)]
     assert losses[-1] < 0.6 * losses[0]
-    with Shards(shell.folder / "shards" / "ptbxl500", "val", STANDARD_LEADS) as shards:
+    with ECGShards(shell.folder / "shards" / "ptbxl500", "val", STANDARD_LEADS) as shards:
         assert variance_between_samples(folder / "encoder", shards) > 0.5
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from src.config.load import load_config
 from src.config.sections import ExperimentConfig, RunConfig
+from src.data.ecg_shards import ECGShards
 from src.data.sample import Sample
-from src.data.shards import Shards
 from src.data.synthetic import make_synthetic
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import examples, plot
@@ -41,7 +41,7 @@ def read_config(words: argparse.Namespace) -> ExperimentConfig:
     return config
 
 
-def find(shards: Shards, key: str | None) -> Sample:
+def find(shards: ECGShards, key: str | None) -> Sample:
     """The record with a key, or the first of the split."""
     keys = shards.keys(np.arange(1 if key is None else len(shards)))
     if key is not None and key not in keys:
@@ -54,7 +54,7 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
     data = config.data
     if data.synthetic is not None:
         make_synthetic(Path(data.root), data.synthetic, data.leads)
-    shards = Shards(data.root, data.split, data.leads)
+    shards = ECGShards(data.root, data.split, data.leads)
     if unknown := [lead for lead in words.leads if lead not in data.leads]:
         raise ValueError(f"--leads: {unknown[0]} is not in data.leads ({', '.join(data.leads)})")
     sample = find(shards, words.key)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from tqdm import tqdm
 
-from src.data.build import Reader, build_shards, claim, problems
 from src.data.builders import hdf5, mimic, ptbxl
 from src.data.builders.about import with_what_files_tell
+from src.data.builders.ecg import ConvertECG, Reader
 from src.data.builders.edf import EDFFiles, about_edf
 from src.data.builders.folders import list_folder
 from src.data.builders.hdf5 import TracingFiles, list_code15
@@ -23,25 +21,15 @@ from src.data.builders.mitbih import read_beats
 from src.data.builders.ptbxl import FOLDS, list_ptbxl
 from src.data.builders.records import NumpyFiles, WFDBFiles, check_rows
 from src.data.builders.signals import Leads, lead_name
-from src.data.builders.sources import (
-    Columns,
-    Listing,
-    Pseudonyms,
-    check_splits,
-    list_table,
-    refuse_without_patient,
-    salt_of,
-    split_by_patient,
-    split_problems,
-)
+from src.data.builders.sources import Listing, list_table
 from src.data.builders.xml import XMLFiles, about_xml
-from src.data.index import Index, Labels
-from src.data.make_index import Progress
-from src.data.write_shards import Description, refuse_taken, write_shards
-from tools.build_ecg_flags import FOLDERS, KINDS, ONLY_FOR_KIND, given, refuse_idle_flags
+from src.data.index import Index
+from src.data.make_index import Contents, Progress
+from src.data.write_shards import write_shards
+from tools.build_archive import Wrong, build_archive, in_splits, once, pair, with_patients
+from tools.build_ecg_flags import FOLDERS, KINDS, ONLY_FOR_KIND, add_flags, refuse_idle_flags
+from tools.build_flags import columns_of, given
 
-T = TypeVar("T")
-SPLIT_SEED = 0
 TABLES = {"ptbxl": ptbxl.TABLE, "code15": hdf5.TABLE, "mimic": mimic.TABLE}
 """What tells a public archive's layout."""
 PUBLISHED = {
@@ -63,101 +51,33 @@ def build_ecg(arguments: argparse.Namespace, indexing: Progress) -> Index | None
     refuse_idle_flags(arguments, layout)
     if layout == "beats":
         return _build_beats(arguments, indexing)
-    if arguments.output is not None:
-        refuse_taken(arguments.output.resolve())
-    if arguments.dry_run:
-        _dry_run(arguments, layout)
-        return None
-    output = arguments.output.resolve()
-    listing, reader = _prepared(arguments, layout)
-    if not listing.sources:
-        first = ": ".join(listing.rejected[0])
-        raise ValueError(f"none of {len(listing.rejected):,} records can be used; the first: {first}")
-    check_splits(listing)
-    leads = _leads(arguments, reader, listing)
-    with claim(output) as private:
-        index, rejected = build_shards(
-            output,
-            Pseudonyms(None if _keeps_ids(arguments, layout) else salt_of(private)).apply(listing),
-            reader,
-            leads,
-            _description(layout, leads, listing.labels),
-            workers=arguments.workers,
-            samples_per_shard=arguments.samples_per_shard,
-            writing=_reading,
-            indexing=indexing,
-        )
-    if layout in PUBLIC_IDS:
-        name = PUBLIC_IDS[layout]
-        print(f"the ids of {name} are public and were kept; an archive of your own takes --table", file=sys.stderr)
-    if rejected:
-        print(f"{rejected:,} records were left out: {private / 'rejected.csv'} tells which and why", file=sys.stderr)
-    return index
+    return build_archive(
+        arguments,
+        partial(_listed, arguments, layout),
+        partial(_settled, arguments, layout),
+        indexing,
+        keep_ids=layout in PUBLIC_IDS or arguments.keep_ids,
+        public=PUBLIC_IDS.get(layout),
+    )
 
 
-def _keeps_ids(arguments: argparse.Namespace, layout: str) -> bool:
-    return layout in PUBLIC_IDS or arguments.keep_ids
-
-
-def _dry_run(arguments: argparse.Namespace, layout: str) -> None:
-    """Read everything, write nothing, and tell row by row what is wrong.
-
-    Raises:
-        ValueError: something is.
-    """
-    found: list[tuple[int, str]] = []
-    try:
-        listing, reader = _prepared(arguments, layout, lambda row, problem: found.append((row, problem)))
-        if listing.sources:
-            listing = _named_for_now(arguments, layout, listing, found)
-            leads = _leads(arguments, reader, listing)
-            description = _description(layout, leads, listing.labels)
-            reading = problems(listing, reader, leads, description, arguments.workers)
-            tried = [*split_problems(listing), *_reading(reading, 0, len(listing.sources) + len(listing.rejected))]
-        else:
-            tried = listing.rejected
-    except ValueError:  # of the whole; the rows that are wrong by themselves are told too
-        _tell(found)
-        raise
-    found += [(listing.rows.get(name, 0), f"{name}: {problem}") for name, problem in tried if problem]
-    _tell(found)
-    if found:
-        raise ValueError(f"{len(found):,} things are wrong with {arguments.table or arguments.input}, told above")
-    print(f"nothing is wrong with the {len(listing.sources):,} records; nothing was written")
-
-
-def _named_for_now(
-    arguments: argparse.Namespace, layout: str, listing: Listing, found: list[tuple[int, str]]
-) -> Listing:
-    """Keys that are kept are tried; others are of no salt that any build has."""
-    if _keeps_ids(arguments, layout):
-        try:
-            return Pseudonyms(None).apply(listing)
-        except ValueError as error:
-            found.append((0, str(error)))
-    return Pseudonyms(bytes(32)).apply(listing)
-
-
-def _tell(found: Iterable[tuple[int, str]]) -> None:
-    for row, problem in sorted(found):
-        print(f"row {row}: {problem}" if row else problem)
-
-
-def _prepared(
-    arguments: argparse.Namespace, layout: str, wrong: Callable[[int, str], None] | None = None
-) -> tuple[Listing, Reader]:
-    """The records with their patients and splits, and what reads them."""
+def _listed(arguments: argparse.Namespace, layout: str, wrong: Wrong | None) -> Listing:
+    """The records with their patients and splits."""
     listing = _listing(arguments, layout, wrong)
     kind = _kind(arguments, layout, listing)
     if kind in ("edf", "xml"):
         listing = _told_by_files(arguments, kind, listing)
-    listing = _with_patients(arguments, layout, listing)
-    if arguments.fractions:
-        shares = _shares(arguments.fractions)
-        listing = split_by_patient(listing, shares, SPLIT_SEED)
-        for split in sorted(set(shares) - {source.split for source in listing.sources}):
-            print(f"warning: no patient fell into {split}: there are too few for such shares", file=sys.stderr)
-    return listing, _reader(arguments, kind)
+    remedy = "--patient-folders, or a --table with --patient-column" if layout in FOLDERS else "--patient-column"
+    return in_splits(arguments, with_patients(arguments, listing, remedy))
+
+
+def _settled(arguments: argparse.Namespace, layout: str, listing: Listing) -> tuple[ConvertECG, Contents]:
+    """What reads the records, and what the index tells of them."""
+    reader = _reader(arguments, _kind(arguments, layout, listing))
+    leads = _leads(arguments, reader, listing)
+    source = {"reader": layout, "longest_gap": leads.longest_gap, **PUBLISHED.get(layout, {})}
+    given = {"leads": leads.names, "sampling_rate": leads.sampling_rate}
+    return ConvertECG(reader, leads), Contents("ecg", listing.labels, source, given)
 
 
 def _told_by_files(arguments: argparse.Namespace, kind: str, listing: Listing) -> Listing:
@@ -195,19 +115,10 @@ def _layout(arguments: argparse.Namespace) -> str:
     return found[0] if found else "wfdb"
 
 
-def _listing(arguments: argparse.Namespace, layout: str, wrong: Callable[[int, str], None] | None = None) -> Listing:
+def _listing(arguments: argparse.Namespace, layout: str, wrong: Wrong | None) -> Listing:
     if layout == "table":
-        _once("--label-columns", ((name, name) for name in arguments.label_columns))
-        _once("--meta-columns", ((name, name) for name in arguments.meta_columns))
-        columns = Columns(
-            path=None if arguments.input.suffix == ".npy" else arguments.path_column,
-            patient=arguments.patient_column,
-            text=arguments.text_column,
-            split=arguments.split_column,
-            labels=tuple(arguments.label_columns),
-            category=arguments.class_column,
-            meta=tuple(arguments.meta_columns),
-        )
+        path_column = None if arguments.input.suffix == ".npy" else arguments.path_column
+        columns = columns_of(arguments, path_column)
         listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong)
         if columns.path is None:
             check_rows(arguments.input, arguments.table, listing.length)
@@ -224,19 +135,6 @@ def _listing(arguments: argparse.Namespace, layout: str, wrong: Callable[[int, s
     return list_folder(arguments.input, layout, arguments.patient_folders)
 
 
-def _with_patients(arguments: argparse.Namespace, layout: str, listing: Listing) -> Listing:
-    """Records of nobody are refused: without patients nothing keeps one of them from being in train and test."""
-    if arguments.no_patients or not listing.sources:
-        return listing
-    if all(source.patient is None for source in listing.sources):
-        remedy = "--patient-folders, or a --table with --patient-column" if layout in FOLDERS else "--patient-column"
-        raise ValueError(
-            f"no record of {arguments.table or arguments.input} has a patient: say whose they are with {remedy},"
-            " or that nobody knows with --no-patients"
-        )
-    return refuse_without_patient(listing)
-
-
 def _kind(arguments: argparse.Namespace, layout: str, listing: Listing) -> str:
     """What the records are: of a table, by how their paths end, and all of one kind."""
     if layout != "table":
@@ -251,7 +149,7 @@ def _kind(arguments: argparse.Namespace, layout: str, listing: Listing) -> str:
     if not kinds:  # every row is wrong, and told
         return "wfdb"
     kind = kinds.pop()
-    if idle := [flag for flag in given(arguments, ONLY_FOR_KIND) if kind not in ONLY_FOR_KIND[flag]]:
+    if idle := [flag for flag in given(arguments, ONLY_FOR_KIND, add_flags) if kind not in ONLY_FOR_KIND[flag]]:
         raise ValueError(f"{idle[0]} does nothing for {KINDS[kind]}: leave it out")
     if kind in ("npy", "mat") and arguments.source_rate is None:
         raise ValueError(f"a .{kind} does not tell its sampling rate: state it with --source-rate")
@@ -272,9 +170,9 @@ def _reader(arguments: argparse.Namespace, kind: str) -> Reader:
 
 
 def _leads(arguments: argparse.Namespace, reader: Reader, listing: Listing) -> Leads:
-    renamed = _once("--rename", (pair(text, "--rename", "OLD=NEW") for text in arguments.rename))
+    renamed = once("--rename", (pair(text, "--rename", "OLD=NEW") for text in arguments.rename))
     for flag, names in (("--leads", arguments.leads), ("--source-leads", arguments.source_leads)):
-        _once(flag, ((lead_name(name), name) for name in names))
+        once(flag, ((lead_name(name), name) for name in names))
     return Leads(
         names=tuple(arguments.leads),
         sampling_rate=arguments.sampling_rate or _common_rate(reader, listing),
@@ -297,54 +195,11 @@ def _common_rate(reader: Reader, listing: Listing) -> float:
     raise ValueError(f"no record can be opened; the last: {reason}")
 
 
-def _description(layout: str, leads: Leads, labels: Labels) -> Description:
-    source: dict[str, Any] = {"reader": layout, "longest_gap": leads.longest_gap}
-    source |= PUBLISHED.get(layout, {})
-    return Description(leads.names, leads.sampling_rate, labels, source)
-
-
-def _reading(records: Iterator[T], done: int, total: int) -> Iterable[T]:
-    return tqdm(records, "reading", total, initial=done, unit=" records")
-
-
-def pair(text: str, flag: str, form: str) -> tuple[str, str]:
-    """NAME=VALUE of a flag."""
-    name, _, value = text.partition("=")
-    if not name.strip() or not value.strip():
-        raise ValueError(f"{flag} {text} must be {form}")
-    return name.strip(), value.strip()
-
-
-def _once(flag: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The pairs as a dict, in which no name may come twice."""
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{flag} names {name} twice")
-        found[name] = value
-    return found
-
-
-def _shares(texts: Sequence[str]) -> dict[str, float]:
-    form = "SPLIT=SHARE, for instance train=0.8"
-    shares = {}
-    for split, share in _once("--fractions", (pair(text, "--fractions", form) for text in texts)).items():
-        try:
-            shares[split] = float(share)
-        except ValueError:
-            shares[split] = math.nan
-        if not 0 < shares[split] <= 1:
-            raise ValueError(f"--fractions {split}={share}: the share of a split is a number above 0 and at most 1")
-    if abs(sum(shares.values()) - 1.0) > 1e-6:
-        raise ValueError(f"--fractions {' '.join(texts)} add up to {sum(shares.values()):g}: they must make 1")
-    return shares
-
-
 def _folds(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """`train=1-8 val=9` as {"train": (1, ..., 8), "val": (9,)}."""
     form = "SPLIT=FIRST-LAST or SPLIT=FOLD,FOLD, for instance train=1-8"
     folds = {}
-    for split, numbers in _once("--folds", (pair(text, "--folds", form) for text in texts)).items():
+    for split, numbers in once("--folds", (pair(text, "--folds", form) for text in texts)).items():
         ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in numbers.split(",")]
         own = [range(int(ends[1]), int(ends[2] or ends[1]) + 1) for ends in ranges if ends]
         if len(own) < len(ranges) or not all(own):

@@ -14,23 +14,29 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from src.data.index import TRAINING_SPLIT, Index, Labels
-from src.data.make_index import Progress, find_tars, make_index
-from tools.build_ecg import build_ecg, pair
+from src.data.index import Index, Labels
+from src.data.make_index import Contents, Progress, find_tars, make_index, told_by
+from src.data.modalities import MODALITIES
+from tools.build_archive import pair
+from tools.build_ecg import build_ecg
 from tools.build_ecg_flags import add_flags
 
 
 def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:
     """The index of a folder of tars, written into it."""
-    return make_index(
-        arguments.input,
-        find_tars(arguments.input, _patterns(arguments.split)),
-        leads=arguments.leads,
-        sampling_rate=arguments.sampling_rate,
-        labels=Labels(names=tuple(arguments.labels), kind=arguments.label_kind),
-        source={"indexed": "tars written elsewhere"},
-        progress=indexing,
+    splits = find_tars(arguments.input, _patterns(arguments.split))
+    modality = arguments.modality or told_by(tar for tars in splits.values() for tar in tars)
+    given = {"leads": arguments.leads, "sampling_rate": arguments.sampling_rate}
+    if modality != "ecg" and (idle := [name for name, value in given.items() if value is not None]):
+        flag = "--" + idle[0].replace("_", "-")
+        raise ValueError(f"{flag} does nothing for the modality {modality} of {arguments.input}: leave it out")
+    contents = Contents(
+        modality,
+        Labels(names=tuple(arguments.labels), kind=arguments.label_kind),
+        {"indexed": "tars written elsewhere"},
+        given if modality == "ecg" else {},
     )
+    return make_index(arguments.input, splits, contents, indexing)
 
 
 def indexing_bar(tars: Collection[Path]) -> Iterable[Path]:
@@ -48,21 +54,14 @@ def summary(index: Index, folder: Path) -> str:
     """What a folder holds, and what a user should know of it."""
     splits = "; ".join(_split(index, split) for split in index.splits)
     tars = sum(len(shards) for shards in index.splits.values())
-    lines = [
-        f"{folder}: {splits}; {tars} tars of {index.bytes():,} bytes; leads {' '.join(index.leads)} at"
-        f" {index.sampling_rate:g} Hz"
-    ]
-    if not index.statistics:
-        lines.append(f"there is no split {TRAINING_SPLIT} and so no statistics to normalise with")
+    lines = [f"{folder}: {splits}; {tars} tars of {index.bytes():,} bytes; {MODALITIES[index.modality].heading(index)}"]
     if duplicates := index.source.get("duplicates"):
         across = index.source.get("duplicates_across_splits")
         lines.append(
-            f"duplicates: {duplicates:,} samples hold the very signal of another"
-            + (f"; {across:,} such signals are in more than one split" if across else "")
+            f"duplicates: {duplicates:,} samples hold the very content of another"
+            + (f"; {across:,} such contents are in more than one split" if across else "")
         )
-    if index.missing_leads:
-        counts = ", ".join(f"{lead} in {count:,}" for lead, count in index.missing_leads.items())
-        lines.append(f"leads that are missing or flat: {counts} samples; lead_keep is False for them")
+    lines += MODALITIES[index.modality].remarks(index)
     return "\n".join(lines)
 
 
@@ -84,6 +83,7 @@ class SentenceParser(argparse.ArgumentParser):
 
 def add_index_flags(parser: argparse.ArgumentParser) -> None:
     """What index_tars must know of tars that others wrote."""
+    parser.add_argument("--modality", choices=sorted(MODALITIES), help="default: told by the members of the first tar")
     parser.add_argument("--leads", nargs="+", help="names of the leads; default: 'leads' of the json members")
     parser.add_argument("--sampling-rate", type=float, help="Hz; default: 'sampling_rate' of the json members")
     parser.add_argument("--labels", nargs="+", default=[], help="names of 'labels' of the json members, in order")

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from src.data.ecg_shards import ECGShards
 from src.data.sample import Sample
-from src.data.shards import Shards
 from src.evaluation.encoder import Encoder, load_encoder
 from src.run.launch import parse_devices
 
 FEATURES, RECORDS = "features.npy", "records.parquet"
 
 
-def embed(encoder: Encoder, shards: Shards, output: Path, pool: Any, windows: int | None, batch_size: int) -> None:
+def embed(encoder: Encoder, shards: ECGShards, output: Path, pool: Any, windows: int | None, batch_size: int) -> None:
     """Write both files into the new folder `output`, the table last.
 
     Raises:
@@ -50,7 +50,7 @@ def embed(encoder: Encoder, shards: Shards, output: Path, pool: Any, windows: in
     print(f"{len(rows)} records, {found[0].shape[1]} features each: {output / FEATURES}, {output / RECORDS}")
 
 
-def _check_rate(encoder: Encoder, shards: Shards) -> None:
+def _check_rate(encoder: Encoder, shards: ECGShards) -> None:
     wanted = encoder.preprocessing.sampling_rate
     if shards.sampling_rate != wanted:
         raise ValueError(
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words.batch_size < 1 or (words.windows is not None and words.windows < 1):
             raise ValueError("--batch-size and --windows must be 1 or more")
         encoder = load_encoder(words.encoder).to(torch.device(parse_devices([words.devices])[0]))
-        shards = Shards(words.shards, words.split, encoder.preprocessing.leads)
+        shards = ECGShards(words.shards, words.split, encoder.preprocessing.leads)
         embed(encoder, shards, words.output, words.pool, words.windows, words.batch_size)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from src.data.index import Index, load_index
+from src.data.index import Index
 from src.data.inspect import Inspection, inspect, locate
+from src.data.load_index import load_index
 from src.data.sample import Sample
 from src.data.shards import Shards
 from src.data.show_inspection import as_text
@@ -54,11 +56,10 @@ def show(words: argparse.Namespace, index: Index) -> int:
     """Draw one sample."""
     split, number = locate(words.input, index, words.show)
     if words.augment is None:
-        with Shards(words.input, split, index.leads) as shards:
+        with Shards(words.input, split) as shards:
             sample = shards.read(np.array([number]))[0]
-        rate = index.sampling_rate
-        title, lines = f"{sample['key']} ({split})", _lines(sample, index)
-        save_sheet(words.output, sample["ecg"], sample["lead_keep"], rate, index.leads, title, lines, sample["text"])
+        title = f"{sample['key']} ({split})"
+        DRAW[index.modality](words.output, sample, index, title, _labels(sample, index))
     else:
         drawing = augment.parse([f"--fname={words.augment}", f"--output={words.output}", f"--key={words.show}"])
         config = augment.read_config(drawing)
@@ -68,14 +69,23 @@ def show(words: argparse.Namespace, index: Index) -> int:
     return 0
 
 
-def _lines(sample: Sample, index: Index) -> list[str]:
-    """Labels, rate and length, for the picture's title."""
+def _draw_ecg(path: Path, sample: Sample, index: Any, title: str, lines: list[str]) -> None:
     length, rate = sample["ecg"].shape[1], index.sampling_rate
+    lines = [*lines, f"{length / rate:g} s at {rate:g} Hz"]
+    save_sheet(path, sample["ecg"], sample["lead_keep"], rate, index.leads, title, lines, sample["text"])
+
+
+DRAW: dict[str, Callable[[Path, Sample, Any, str, list[str]], None]] = {"ecg": _draw_ecg}
+"""How a sample of each modality is drawn: path of the PNG, sample, index, title, lines below it."""
+
+
+def _labels(sample: Sample, index: Index) -> list[str]:
+    """Labels, for the picture's title."""
     values = dict(zip(index.labels.names, sample["labels"].tolist(), strict=True))
     given = [name if value == 1 else f"{name}={value:g}" for name, value in values.items() if value == value and value]
     unknown = [name for name, value in values.items() if value != value]
     labels = f"labels: {', '.join(given) or 'none'}" + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-    return [*([labels] if values else []), f"{length / rate:g} s at {rate:g} Hz"]
+    return [labels] if values else []
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -88,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("input", type=Path, metavar="DIR", help="folder of shards")
     parser.add_argument("--verify", action="store_true", help="also compare the sha256 of every tar with the index")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts as JSON too")
-    parser.add_argument("--show", metavar="KEY", help="draw this sample on ECG paper instead of counting")
+    parser.add_argument("--show", metavar="KEY", help="draw this sample instead of counting: an ECG on paper")
     parser.add_argument("--augment", type=Path, metavar="CONFIG", help="with --show: what its augmentations make of it")
     parser.add_argument("--output", type=Path, metavar="PNG", help="with --show: the picture")
     parser.add_argument("--index", action="store_true", help="first index the folder's tars, written elsewhere; with:")
@@ -101,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _refuse_idle(parser: argparse.ArgumentParser, words: argparse.Namespace) -> None:
     """A flag that would do nothing is a mistake of the user's."""
     needs = {
-        "index": ("leads", "sampling_rate", "labels", "label_kind", "split"),
+        "index": ("modality", "leads", "sampling_rate", "labels", "label_kind", "split"),
         "show": ("augment", "output"),
     }
     for flag, others in needs.items():

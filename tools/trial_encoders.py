@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from src.config.identity import first_difference
 from src.config.load import load_config
 from src.data.builders.ptbxl import list_ptbxl
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from src.evaluation.linear import patient_folds
 from src.evaluation.raw import raw_features
 from src.evaluation.targets import Cases, label_target, read_cases
@@ -123,7 +123,7 @@ def raw_floor(shards: Path, head: HeadConfig) -> list[float]:
     """AUROC of the amplitudes alone, pooled out of fold, for each shuffle of the folds."""
     parts = []
     for split in ("train", "test"):
-        of_split = Shards(shards, split, _leads(shards))
+        of_split = ECGShards(shards, split, _leads(shards))
         target = label_target(of_split, None, None)
         parts.append(read_cases(of_split, target, ()))
     features = np.concatenate([raw_features(part.shards, part.samples_N, "amplitudes") for part in parts])

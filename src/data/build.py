@@ -25,33 +25,19 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from src.data.builders.signals import Channel, Leads, conform
 from src.data.builders.sources import Listing, Source
 from src.data.index import INDEX_NAME, Index, table_path
-from src.data.make_index import Progress
-from src.data.sample import to_millivolt
-from src.data.write_shards import (
-    Description,
-    Record,
-    TarWriter,
-    index_as_described,
-    members,
-    move,
-    refuse_taken,
-    tar_name,
-)
+from src.data.make_index import Contents, Progress, make_index
+from src.data.tars import TarWriter, check_key, move, refuse_taken, sample_files, tar_name
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.files import replace_text
 
-CHUNK = 16
-"""Records that a process is handed at a time, at most."""
 AHEAD = 4
 """Chunks that wait for each process, at most."""
 AHEAD_BYTES = 256 << 20
@@ -59,14 +45,18 @@ AHEAD_BYTES = 256 << 20
 STATE = "state.json"
 
 
-class Reader(Protocol):
-    """Opens a record; can be sent to another process."""
+class Convert(Protocol):
+    """Reads a source; can be sent to another process, and its repr tells all of its settings."""
 
-    def rate(self, path: Path, row: int | None) -> float:
-        """The sampling rate of a record in Hz."""
+    at_a_time: ClassVar[int]
+    """Sources that a process is handed at a time, at most; so few are read by this process alone."""
 
-    def read(self, path: Path, row: int | None) -> list[Channel]:
-        """The channels of a record."""
+    def __call__(self, source: Source) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The content's files of a sample, and what its json tells of them.
+
+        Raises:
+            ValueError: why the source can't be used.
+        """
 
 
 class Converted(NamedTuple):
@@ -125,9 +115,8 @@ def private_folder(output: Path) -> Path:
 def build_shards(
     output: Path,
     listing: Listing,
-    reader: Reader,
-    leads: Leads,
-    description: Description,
+    convert: Convert,
+    contents: Contents,
     *,
     workers: int,
     samples_per_shard: int,
@@ -139,9 +128,8 @@ def build_shards(
     Args:
         output: a new folder, claimed.
         listing: its sources have their keys and the patients' pseudonyms.
-        reader: opens the sources.
-        leads: what each record is brought to.
-        description: what the index tells of all.
+        convert: makes the files of a sample of each source.
+        contents: what the index tells of all.
         workers: processes that read; 1 reads in this one.
         samples_per_shard: the last tar of a split may hold fewer.
         writing: wraps the converted records to show progress, given (records, those done before, all).
@@ -154,35 +142,33 @@ def build_shards(
     growing, private = output.parent / f".{output.name}.partial", private_folder(output)
     sources = _in_order(listing.sources)
     with _told_when_full(growing):
-        state = _read_state(growing, private, _fingerprint(sources, reader, leads, description, samples_per_shard))
-        converted = _convert_all(sources[state.next :], reader, leads, description, workers)
+        state = _read_state(growing, private, _fingerprint(sources, convert, contents, samples_per_shard))
+        converted = _convert_all(sources[state.next :], convert, workers)
         _write_tars(growing, private, state, writing(converted, state.next, len(sources)), samples_per_shard)
         rejected = [*listing.rejected, *state.rejected]
         if not state.tars:
             raise ValueError(f"none of {len(sources):,} records can be used; the first: {': '.join(rejected[0])}")
-        index = _index(growing, state, description, indexing)
+        index = _index(growing, state, contents, indexing)
         _write_private(private, sources, rejected)
         move(growing, output)
         (private / STATE).unlink()
     return index, len(rejected)
 
 
-def problems(
-    listing: Listing, reader: Reader, leads: Leads, description: Description, workers: int
-) -> Iterator[tuple[str, str]]:
+def problems(listing: Listing, convert: Convert, workers: int) -> Iterator[tuple[str, str]]:
     """Each record of a listing with why it can't be used, empty where it can; nothing is written."""
     for name, reason in listing.rejected:
         yield name, reason
-    for source, _, reason in _convert_all(listing.sources, reader, leads, description, workers):
+    for source, _, reason in _convert_all(listing.sources, convert, workers):
         yield source.name, reason
 
 
-def _index(folder: Path, state: _State, description: Description, indexing: Progress) -> Index:
+def _index(folder: Path, state: _State, contents: Contents, indexing: Progress) -> Index:
     """Index the tars; nothing else stays in the folder."""
     splits = {
         split: [folder / tar_name(split, number) for number in range(count)] for split, count in state.tars.items()
     }
-    index = index_as_described(folder, splits, description, indexing, count_duplicates=True)
+    index = make_index(folder, splits, contents, indexing, count_duplicates=True)
     tars = [tar for own in splits.values() for tar in own]
     wanted = {folder / INDEX_NAME, *tars, *map(table_path, tars)}
     for path in set(folder.iterdir()) - wanted:
@@ -283,13 +269,10 @@ def _write_tars(
     state.next, state.rejected = read, rejected
 
 
-def _convert_all(
-    sources: Sequence[Source], reader: Reader, leads: Leads, description: Description, workers: int
-) -> Iterator[Converted]:
+def _convert_all(sources: Sequence[Source], convert: Convert, workers: int) -> Iterator[Converted]:
     """Each source, read and converted, in their order."""
-    convert = partial(_convert, reader=reader, leads=leads, description=description)
-    if workers <= 1 or len(sources) <= CHUNK:
-        yield from map(convert, sources)
+    if workers <= 1 or len(sources) <= convert.at_a_time:
+        yield from (_convert(convert, source) for source in sources)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),))
     waiting: deque[Future[list[Converted]]] = deque()
@@ -297,7 +280,7 @@ def _convert_all(
     try:
         while done < len(sources):
             room = AHEAD_BYTES // largest if largest else AHEAD * workers  # records that may wait
-            size = min(max(room // (AHEAD * workers), 1), CHUNK)
+            size = min(max(room // (AHEAD * workers), 1), convert.at_a_time)
             while submitted < len(sources) and submitted - done < max(workers, min(room, size * AHEAD * workers)):
                 with _without_interrupts():
                     waiting.append(pool.submit(_convert_chunk, convert, sources[submitted : submitted + size]))
@@ -330,30 +313,21 @@ def _start_worker(parent: int) -> None:
     ignore_signals()
 
 
-def _convert_chunk(convert: Callable[[Source], Converted], sources: Sequence[Source]) -> list[Converted]:
-    return [convert(source) for source in sources]
+def _convert_chunk(convert: Convert, sources: Sequence[Source]) -> list[Converted]:
+    return [_convert(convert, source) for source in sources]
 
 
-def _convert(source: Source, reader: Reader, leads: Leads, description: Description) -> Converted:
-    """One record into the files of its sample; what is wrong with it becomes the reason."""
+def _convert(convert: Convert, source: Source) -> Converted:
+    """One source into the files of its sample; what is wrong with it becomes the reason."""
     try:
-        found = conform(reader.read(source.path, source.row), leads)
-        to_millivolt(found.array_CT, found.scale)  # what can't be read again must not get into a tar
+        content, told = convert(source)
     except ValueError as error:
         return Converted(source, None, str(error))
-    meta: dict[str, Any] = {"id": source.key, "patient_id": source.patient_id, **source.meta}
+    check_key(source.key)
+    meta: dict[str, Any] = {"id": source.key, "patient_id": source.patient_id, **source.meta, **told}
     if source.labels:
         meta["labels"] = list(source.labels)
-    if found.scale is not None:
-        meta["scale"] = found.scale
-    if not all(found.keep):
-        meta["lead_keep"] = found.keep
-    if found.flat:
-        meta["flat_leads"] = found.flat
-    if found.gaps:
-        meta["gaps"] = found.gaps
-    record = Record(source.split, source.key, found.array_CT, meta, source.text)
-    return Converted(source, members(record, description), "")
+    return Converted(source, sample_files(content, meta, source.text), "")
 
 
 def _write_private(folder: Path, sources: Sequence[Source], rejected: Sequence[tuple[str, str]]) -> None:

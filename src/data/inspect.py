@@ -1,39 +1,41 @@
 """What a folder of shards holds, counted sample by sample, and whether it is still what was indexed.
 
 A sample that training would refuse is a fault: it is named, it counts nowhere, and reading goes on behind it. One
-sample is in memory at a time; what remains of each is the sha256 of its signal, its report and its patient: 130 bytes,
+sample is in memory at a time; what remains of each is the sha256 of its content, its report and its patient: 130 bytes,
 and 150 more while they are compared at the end.
 """
 
-# C leads, T samples of a lead, K labels
+# K labels
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from src.data.index import TRAINING_SPLIT, Index, Labels, ShardEntry, Statistics, open_table, table_path
-from src.data.make_index import Moments
-from src.data.sample import Row, Sample, decode_sample, rows
+from src.data.index import TRAINING_SPLIT, Index, Labels, ShardEntry, open_table, table_path
+from src.data.modalities import MODALITIES
+from src.data.modality import Gather
+from src.data.sample import Row, Sample, content_of, decode_sample, fields_of, rows
 from src.files import sha256_of
 
 Advance = Callable[[int], object]
 """Told how many bytes were read, as tqdm's update is."""
 COMMON_LENGTHS = 5
-"""Lengths of records and of reports that are told, the most frequent."""
+"""Lengths of reports that are told, the most frequent."""
 NAMED = 5
-"""Signals in two splits whose keys are told."""
+"""Contents in two splits whose keys are told."""
 
 
 class Fault(NamedTuple):
@@ -80,42 +82,36 @@ class SplitCounts(_Counts):
     tars: int
     bytes: int
     """Of the tars, as indexed."""
-    shortest: int
-    longest: int
-    """Samples of a lead; 0 where the split holds nothing that can be read."""
-    lengths: dict[int, int]
-    """Records of the most frequent lengths."""
-    missing_leads: dict[str, int]
-    """Samples in which a lead is missing or flat."""
+    contents: dict[str, Any]
+    """What the modality tells of them: lengths, leads, sizes, spacings, ..."""
     labels: dict[str, LabelCounts]
     without_class: int
     """Multiclass: samples that are not of exactly one class; else 0."""
     texts: TextCounts
-    statistics: Statistics
-    """mV, of the leads that carry a signal."""
     duplicates: int
-    """Samples whose signal an earlier one of the split has."""
+    """Samples whose content an earlier one of the split has."""
 
 
 class Shared(_Counts):
     """What two splits have in common, by sha256."""
 
     splits: tuple[str, str]
-    signals: int
+    contents: int
     patients: int
     keys: tuple[tuple[str, str], ...]
-    """The first few signals: the key in each of the two."""
+    """The first few contents: the key in each of the two."""
 
 
 class Inspection(_Counts):
     """What a folder holds."""
 
-    leads: tuple[str, ...]
-    sampling_rate: float
+    modality: str
+    heading: str
+    """What all samples share."""
     labels: Labels
     splits: dict[str, SplitCounts]
     shared: tuple[Shared, ...]
-    """Pairs of splits that have a signal or a patient in common."""
+    """Pairs of splits that have a content or a patient in common."""
     faults: tuple[Fault, ...]
 
 
@@ -148,21 +144,17 @@ class _Split:
         self._index = index
         self.samples = 0
         self._unnamed = 0
-        self._lengths: Counter[int] = Counter()
         self._words: Counter[int] = Counter()
-        self._missing_C = np.zeros(len(index.leads), np.int64)
         self._labels_4K = np.zeros((4, len(index.labels.names)), np.int64)
         self._without_class = 0
-        self._moments = Moments(len(index.leads))
-        self.signals, self.patients, self._texts = _Contents(), _Contents(), _Contents()
+        self._gather = MODALITIES[index.modality].gather(**index.given())
+        self.contents, self.patients, self._texts = _Contents(), _Contents(), _Contents()
 
-    def add(self, number: int, sample: Sample, signal: bytes) -> None:
-        """Take in a good sample; `signal` is how its signal is stored."""
+    def add(self, number: int, sample: Sample, content: bytes) -> None:
+        """Take in a sample; `content` is how its content is stored. Raises ValueError if training would refuse it."""
+        self._gather.add(TRAINING_SPLIT, sample)  # so that it makes statistics of every split
         self.samples += 1
-        self.signals.add(number, signal)
-        self._lengths[sample["ecg"].shape[1]] += 1
-        self._missing_C += ~sample["lead_keep"]
-        self._moments.add(sample["ecg"], sample["lead_keep"])
+        self.contents.add(number, content)
         self._add_labels(sample["labels"])
         if (patient := sample["meta"].get("patient_id")) is None:
             self._unnamed += 1
@@ -188,12 +180,7 @@ class _Split:
             unnamed_patients=self._unnamed,
             tars=len(entries),
             bytes=sum(entry.bytes for entry in entries),
-            shortest=min(self._lengths, default=0),
-            longest=max(self._lengths, default=0),
-            lengths=dict(self._lengths.most_common(COMMON_LENGTHS)),
-            missing_leads={
-                lead: count for lead, count in zip(self._index.leads, self._missing_C.tolist(), strict=True) if count
-            },
+            contents=self._gather.counts() if self.samples else {},
             labels={
                 name: LabelCounts(**dict(zip(LabelCounts.model_fields, counts, strict=True))) for name, counts in labels
             },
@@ -204,8 +191,7 @@ class _Split:
                 duplicate_rate=1 - texts / len(self._texts) if len(self._texts) else 0.0,
                 words=dict(self._words.most_common(COMMON_LENGTHS)),
             ),
-            statistics=self._moments.statistics(),
-            duplicates=self.samples - len(self.signals.distinct()[0]),
+            duplicates=self.samples - len(self.contents.distinct()[0]),
         )
 
 
@@ -223,18 +209,19 @@ def inspect(root: Path, index: Index, *, verify: bool = False, advance: Advance 
     """
     faults: list[Fault] = []
     found: dict[str, _Split] = {}
+    whole = MODALITIES[index.modality].gather(**index.given())
     for split, entries in index.splits.items():
         found[split] = _Split(index)
         first = 0
         for entry in entries:
-            faults += _count_tar(root / entry.name, entry, index, found[split], first, verify, advance)
+            faults += _count_tar(root / entry.name, entry, index, (split, found[split], whole), first, verify, advance)
             first += entry.samples
     splits = {split: found[split].counts(entries) for split, entries in index.splits.items()}
     if verify and not faults:
-        faults += [Fault("index.json", None, why) for why in _disagreements(index, splits)]
+        faults += [Fault("index.json", None, why) for why in _disagreements(index, splits, whole.facts())]
     return Inspection(
-        leads=index.leads,
-        sampling_rate=index.sampling_rate,
+        modality=index.modality,
+        heading=MODALITIES[index.modality].heading(index),
         labels=index.labels,
         splits=splits,
         shared=tuple(_shared(root, index, found)),
@@ -243,9 +230,16 @@ def inspect(root: Path, index: Index, *, verify: bool = False, advance: Advance 
 
 
 def _count_tar(
-    tar: Path, entry: ShardEntry, index: Index, counts: _Split, first: int, verify: bool, advance: Advance
+    tar: Path,
+    entry: ShardEntry,
+    index: Index,
+    counting: tuple[str, _Split, Gather],
+    first: int,
+    verify: bool,
+    advance: Advance,
 ) -> Iterator[Fault]:
-    """Take in the samples of a tar; yields its faults."""
+    """Take in the samples of a tar; yields its faults. `counting` is the split, its counts and those of all splits."""
+    split, counts, whole = counting
     if not tar.is_file():
         yield Fault(tar.name, None, "is missing though index.json lists it")
         advance(entry.bytes * (1 + verify))
@@ -259,16 +253,18 @@ def _count_tar(
     table = yield from _table(tar, entry)
     read = 0
     if table is not None:
+        fields = fields_of(table, MODALITIES[index.modality])
         with tar.open("rb") as file:
-            for number, row in enumerate(rows(table), start=first):
+            for number, row in enumerate(rows(table, fields), start=first):
                 file.seek(row.start)
                 extent = file.read(row.size)
                 try:
-                    sample = _usable(row, extent, index)
+                    sample = _usable(row, extent, index, fields)
+                    counts.add(number, sample, content_of(row, extent))
+                    if verify:
+                        whole.add(split, sample)
                 except ValueError as error:
                     yield Fault(tar.name, row.key.decode(), str(error))
-                else:
-                    counts.add(number, sample, extent[row.ecg[0] : sum(row.ecg)])
                 advance(row.size)
                 read += row.size
     advance(entry.bytes - read)
@@ -291,38 +287,34 @@ def _table(tar: Path, entry: ShardEntry) -> Generator[Fault, None, NDArray[np.vo
     return open_table(path)
 
 
-def _usable(row: Row, extent: bytes, index: Index) -> Sample:
+def _usable(row: Row, extent: bytes, index: Index, fields: Sequence[str]) -> Sample:
     """A sample as training would take it."""
     changed = len(extent) != row.size or zlib.crc32(extent) != row.crc32
     told = "its bytes are not those that were indexed: another CRC32"
     try:
-        sample = decode_sample(row, extent, len(index.labels.names))
+        sample = decode_sample(row, extent, len(index.labels.names), MODALITIES[index.modality], fields)
     except Exception as error:  # damaged bytes let numpy's parser of headers raise anything
         if changed:
             raise ValueError(f"{told}; {error}") from error
         raise
     if changed:
         raise ValueError(told)
-    if len(sample["ecg"]) != len(index.leads):
-        raise ValueError(f"its ECG has {len(sample['ecg'])} leads, not the {len(index.leads)} of the index")
-    if not np.isfinite(sample["ecg"]).all():
-        raise ValueError("its ECG holds NaN or infinite values")
     return sample
 
 
 def _shared(root: Path, index: Index, found: Mapping[str, _Split]) -> Iterator[Shared]:
     """What each two splits have in common."""
-    signals = {split: counts.signals.distinct() for split, counts in found.items()}
+    contents = {split: counts.contents.distinct() for split, counts in found.items()}
     patients = {split: counts.patients.distinct()[0] for split, counts in found.items()}
     for one, other in combinations(found, 2):
-        same = np.intersect1d(signals[one][0], signals[other][0])
+        same = np.intersect1d(contents[one][0], contents[other][0])
         people = len(np.intersect1d(patients[one], patients[other]))
         if len(same) or people:
             pair = [
-                [key_of(root, index.splits[split], int(number)) for number in _first(signals[split], same[:NAMED])]
+                [key_of(root, index.splits[split], int(number)) for number in _first(contents[split], same[:NAMED])]
                 for split in (one, other)
             ]
-            yield Shared(splits=(one, other), signals=len(same), patients=people, keys=tuple(zip(*pair, strict=True)))
+            yield Shared(splits=(one, other), contents=len(same), patients=people, keys=tuple(zip(*pair, strict=True)))
 
 
 def _first(contents: tuple[NDArray[np.bytes_], NDArray[np.int64]], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
@@ -358,25 +350,28 @@ def locate(root: Path, index: Index, key: str) -> tuple[str, int]:
     raise ValueError(f"--show: {root} has no sample {key}; the first of {split} is {key_of(root, entries, 0)}")
 
 
-def _disagreements(index: Index, splits: Mapping[str, SplitCounts]) -> Iterator[str]:
+def _disagreements(index: Index, splits: Mapping[str, SplitCounts], facts: Mapping[str, Any]) -> Iterator[str]:
     """Where the index says something else than was counted."""
-    missing: Counter[str] = Counter()
     for split, counts in splits.items():
-        missing.update(counts.missing_leads)
         told = (index.samples(split), index.patients.get(split), index.texts.get(split))
         if told != (counted := (counts.samples, counts.patients, counts.texts.reports)):
             yield f"tells {told} samples, patients and reports of {split}, and the tars hold {counted}"
-    if dict(missing) != index.missing_leads:
-        yield f"tells the missing leads {index.missing_leads}, and the tars hold {dict(missing)}"
-    lengths = (min(counts.shortest for counts in splits.values()), max(counts.longest for counts in splits.values()))
-    if lengths != index.lengths:
-        yield f"tells lengths of {index.lengths} samples, and the tars hold {lengths}"
-    if TRAINING_SPLIT in splits and not _same(index.statistics, splits[TRAINING_SPLIT].statistics):
-        yield f"tells other statistics than those of the tars of {TRAINING_SPLIT}"
+    for name, fact in facts.items():
+        told_fact, fact = (_as_json(value) for value in (getattr(index, name), fact))
+        if not _same(told_fact, fact):
+            yield f"tells {name} {told_fact}, and the tars hold {fact}"
 
 
-def _same(told: Statistics | None, counted: Statistics) -> bool:
-    if told is None or told.count != counted.count:
-        return False
-    pairs = zip((*told.mean, *told.std), (*counted.mean, *counted.std), strict=True)
-    return all(math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9) for one, other in pairs)
+def _as_json(fact: Any) -> Any:
+    return json.loads(TypeAdapter(Any).dump_json(fact))
+
+
+def _same(told: Any, counted: Any) -> bool:
+    """Equal, and numbers nearly so: sums of floats depend on their order."""
+    if isinstance(told, dict) and isinstance(counted, dict):
+        return told.keys() == counted.keys() and all(_same(told[name], counted[name]) for name in told)
+    if isinstance(told, list) and isinstance(counted, list):
+        return len(told) == len(counted) and all(map(_same, told, counted))
+    if isinstance(told, float) and isinstance(counted, float):
+        return math.isclose(told, counted, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(told == counted)

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.config.sections import DataConfig
 from src.data.order import Order, batch_positions, deal, micro_batches
-from src.data.shards import Sample, Shards
+from src.data.sample import Sample
+from src.data.shards import Shards
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.distributed.ranks import Ranks
 from src.randomness import Streams

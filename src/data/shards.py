@@ -5,8 +5,6 @@ reads 20,000 to 30,000 beats a second (two leads of a second, JSON and CRC32 inc
 cache. What is kept in memory grows with the list of shards; tables are memory-mapped, files opened on first use.
 """
 
-# C leads
-
 from __future__ import annotations
 
 import os
@@ -19,22 +17,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import ECGTransformConfig
 from src.data.index import (
     BUILD,
     INDEX_NAME,
     Index,
     ShardEntry,
-    Statistics,
-    load_index,
     open_table,
     table_path,
 )
-from src.data.sample import Row, Sample, decode_sample, rows
+from src.data.load_index import load_index
+from src.data.modalities import MODALITIES
+from src.data.sample import Row, Sample, decode_sample, fields_of, rows
 from src.files import sha256_of
-from src.transforms.preprocessing import Preprocessing
-
-__all__ = ["Sample", "Shards"]
 
 OPEN_SHARDS = 64
 """Shards of a reader that are open at a time: two file descriptors each, where a process may usually have 1,024."""
@@ -62,62 +56,26 @@ class Shards:
     Can be pickled and forked. Not for several threads at once.
 
     Raises:
-        ValueError: no or a damaged index, an unknown split, other leads or another order of them, a missing tar, or one
-            that has not the size it was indexed with.
+        ValueError: no or a damaged index, an unknown split, a missing tar, or one that has not the size it was indexed
+            with.
     """
 
-    def __init__(self, root: Path | str, split: str, leads: Sequence[str]) -> None:
+    def __init__(self, root: Path | str, split: str) -> None:
         self.root, self.split = Path(root), split
         self.index, self.sha256 = load_index(self.root)
         self._entries = _entries(self.root, self.index, split)
-        _check_leads(self.root, self.index, leads)
         for entry in self._entries:
             _check_files(self.root / entry.name, entry)
         self._labels = len(self.index.labels.names)
+        self._modality = MODALITIES[self.index.modality]
         self._ends = np.cumsum([entry.samples for entry in self._entries], dtype=np.int64)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._verified: set[int] = set()
 
     @property
-    def sampling_rate(self) -> float:
-        """Hz, of every sample."""
-        return self.index.sampling_rate
-
-    @property
     def label_names(self) -> tuple[str, ...]:
         """What the K labels of a sample stand for."""
         return self.index.labels.names
-
-    @property
-    def mean_C(self) -> NDArray[np.float64]:
-        """Mean of each lead over the training split, mV."""
-        return np.array(self._statistics().mean)
-
-    @property
-    def std_C(self) -> NDArray[np.float64]:
-        """Standard deviation of each lead over the training split, mV."""
-        return np.array(self._statistics().std)
-
-    def preprocessing(self, config: ECGTransformConfig, length: int) -> Preprocessing:
-        """The part of a training transform that is not random, for windows of `length` samples."""
-        dataset = config.normalize == "dataset"
-        return Preprocessing(
-            leads=self.index.leads,
-            sampling_rate=self.sampling_rate,
-            length=length,
-            normalize=config.normalize,
-            mean=self._statistics().mean if dataset else None,
-            std=self._statistics().std if dataset else None,
-            clip=config.clip,
-        )
-
-    def _statistics(self) -> Statistics:
-        if self.index.statistics is None:
-            raise ValueError(
-                f"{self.root} has no statistics since it has no split train:"
-                " set data.transform.normalize to sample or none, or index it together with the training tars"
-            )
-        return self.index.statistics
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -139,8 +97,8 @@ class Shards:
         """
         found: list[Any] = [None] * len(samples)
         for shard, table, places in self._by_shard(samples):
-            for place, row in zip(places, rows(table), strict=True):
-                found[place] = self._read(shard, row)
+            for place, row in zip(places, rows(table, fields := fields_of(table, self._modality)), strict=True):
+                found[place] = self._read(shard, row, fields)
         return found
 
     def batches(self, samples: NDArray[np.int64] | None = None, size: int = 512) -> Iterator[list[Sample]]:
@@ -149,7 +107,7 @@ class Shards:
         for start in range(0, len(samples), size):
             yield self.read(samples[start : start + size])
 
-    def _read(self, shard: _OpenShard, row: Row) -> Sample:
+    def _read(self, shard: _OpenShard, row: Row, fields: Sequence[str]) -> Sample:
         extent = shard.pread(row.size, row.start)
         if len(extent) != row.size or zlib.crc32(extent) != row.crc32:
             raise ValueError(
@@ -157,7 +115,7 @@ class Shards:
                 " are not those that were indexed: restore the file from its source or build the shards again"
             )
         try:
-            return decode_sample(row, extent, self._labels)
+            return decode_sample(row, extent, self._labels, self._modality, fields)
         except ValueError as error:
             raise ValueError(f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again") from error
 
@@ -213,14 +171,6 @@ def _entries(root: Path, index: Index, split: str) -> tuple[ShardEntry, ...]:
     if split not in index.splits:
         raise ValueError(f"{root} has no split {split}: set data.split to one of {', '.join(index.splits)}")
     return index.splits[split]
-
-
-def _check_leads(root: Path, index: Index, leads: Sequence[str]) -> None:
-    if tuple(leads) != index.leads:
-        raise ValueError(
-            f"{root} holds the leads [{', '.join(index.leads)}] and data.leads asks for [{', '.join(leads)}]:"
-            " set data.leads to those of the shards, in their order, or build the shards with those of data.leads"
-        )
 
 
 def _check_files(tar: Path, entry: ShardEntry) -> None:

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.sections import SyntheticConfig
-from src.data.index import INDEX_NAME, TRAINING_SPLIT, Labels, load_index
-from src.data.write_shards import Description, FolderTaken, Record, write_shards
+from src.data.index import INDEX_NAME, TRAINING_SPLIT, Labels
+from src.data.load_index import load_index
+from src.data.tars import FolderTaken
+from src.data.write_shards import Description, Record, write_shards
 from src.randomness import Streams
 
 RECIPE = 1

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.data.shards import Sample, Shards
+from src.data.ecg_shards import ECGShards
+from src.data.sample import Sample
 from src.distributed.ranks import Ranks, gather_objects, sum_over_ranks
 from src.transforms.preprocessing import Preprocessing
 
@@ -33,7 +34,7 @@ class Door(Protocol):
 class Records:
     """Some records of a split, and how each becomes windows for the encoder."""
 
-    shards: Shards
+    shards: ECGShards
     samples_N: NDArray[np.int64]
     preprocessing: Preprocessing
     windows: int | None

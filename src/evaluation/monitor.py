@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from src.config.sections import ExperimentConfig
+from src.data.ecg_shards import ECGShards
 from src.data.order import permute
-from src.data.shards import Shards
 from src.distributed.ranks import Ranks
 from src.evaluation.alarm import alarms
 from src.evaluation.embeddings import save_embeddings
@@ -63,7 +63,7 @@ class Monitor:
     def __init__(
         self,
         experiment: ExperimentConfig,
-        training: Shards,
+        training: ECGShards,
         preprocessing: Preprocessing,
         ranks: Ranks,
         loss: RegressionKind | None = None,
@@ -77,7 +77,7 @@ class Monitor:
         share = data.batch_size // ranks.world_size
         self._batch_size = min(share, data.micro_batch_size or share)
         held_out = config.split in training.index.splits and config.split != data.split
-        looked_at = Shards(data.root, config.split, data.leads) if held_out else training
+        looked_at = ECGShards(data.root, config.split, data.leads) if held_out else training
         self.records = Records(looked_at, _some(looked_at, config.samples, seed), preprocessing, config.windows)
         self._fit = Records(training, _some(training, config.samples, seed), preprocessing, config.windows)
         self.note = (
@@ -163,7 +163,7 @@ def macro_auroc(scores_NK: NDArray[np.floating], labels_NK: NDArray[np.floating]
     return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
 
 
-def _some(shards: Shards, most: int, seed: int) -> NDArray[np.int64]:
+def _some(shards: ECGShards, most: int, seed: int) -> NDArray[np.int64]:
     """At most so many records of a split, chosen by the seed, in the split's order."""
     places = np.arange(min(most, len(shards)), dtype=np.int64)
     return np.sort(permute(derive_seed(seed, "evaluation"), len(shards), places))

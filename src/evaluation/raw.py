@@ -9,19 +9,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 
 Raw = Literal["amplitudes", "samples"]
 QUANTILES = (0.05, 0.95)
 
 
-def raw_features(shards: Shards, samples_N: NDArray[np.int64], kind: Raw) -> NDArray[np.float32]:
+def raw_features(shards: ECGShards, samples_N: NDArray[np.int64], kind: Raw) -> NDArray[np.float32]:
     """Features [N, F] of whole records in mV: `amplitudes` (6 C of them) or every sample (C * T).
 
     Raises:
         ValueError: records of different length, which have no samples in common.
     """
-    lengths = shards.index.lengths
+    lengths = shards.lengths
     if kind == "samples" and lengths[0] != lengths[1]:
         raise ValueError(
             f"rows.raw is samples, but the records of {shards.root} have {lengths[0]} to {lengths[1]} samples: set it "

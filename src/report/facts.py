@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.config.yaml_text import dump_yaml
-from src.data.index import load_index
+from src.data.load_index import load_index
+from src.data.modalities.ecg import ECGIndex
 from src.models.config import EncoderConfig
 from src.report.read import Attempt, RunData, last_part, lookup, shareable
 
@@ -98,7 +99,9 @@ def _size(root: str, split: Any) -> list[str]:
     """Records, patients and sampling rate by the shards' index, where it can be read from here."""
     try:
         index, _ = load_index(Path(root))
-        words = [f"{index.samples(split):,} records", f"{index.sampling_rate:g} Hz"]
+        words = [f"{index.samples(split):,} records"]
+        if isinstance(index, ECGIndex):
+            words.append(f"{index.sampling_rate:g} Hz")
         if index.patients.get(split):
             words.insert(1, f"{index.patients[split]:,} patients")
         return words

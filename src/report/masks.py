@@ -14,8 +14,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from src.data.ecg_shards import ECGShards
 from src.data.order import Order, batch_positions
-from src.data.shards import Shards
 from src.masks.config import MaskConfig
 from src.masks.sampler import Masks, MaskSampler
 from src.models.config import EncoderConfig
@@ -52,7 +52,7 @@ def mask_pictures(run: RunData, show_ecg: bool = True) -> MaskPictures:
     mask, encoder = _sections(run.config)
     root, leads, seed = _data(run.config)
     try:
-        with Shards(root, run.config["data"].get("split", "train"), leads) as shards:
+        with ECGShards(root, run.config["data"].get("split", "train"), leads) as shards:
             numbers_B, masks = _masks(run.config, mask, encoder, seed, len(shards))
             ecg_CT = shards.read(numbers_B[:1])[0]["ecg"] if show_ecg else None
             rate = shards.sampling_rate

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from src.data.ecg_shards import ECGShards
 from src.data.loader import Batch, Loader
-from src.data.shards import Sample, Shards
+from src.data.sample import Sample
 from src.data.synthetic import make_synthetic
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
@@ -29,7 +30,7 @@ ADVICE = (
 class Collate:
     """Samples to a batch: ecg [B, C, T], context [B, K] and targets [B, M, N], both token indices."""
 
-    def __init__(self, config: Config, shards: Shards) -> None:
+    def __init__(self, config: Config, shards: ECGShards) -> None:
         self.preprocessing = shards.preprocessing(config.data.transform, config.model.encoder.length)
         self.transform = ECGTransform(config.data.transform, self.preprocessing)
         self.masks = MaskSampler(config.mask, config.model.encoder.grid, config.seed)
@@ -48,7 +49,7 @@ def main(config: Config, run: TrainingRun) -> None:
     if config.data.synthetic is not None:
         make_synthetic(Path(config.data.root), config.data.synthetic, config.data.leads)
     data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
-    shards = Shards(data.root, data.split, data.leads)
+    shards = ECGShards(data.root, data.split, data.leads)
     collate = Collate(config, shards)
     loader = Loader(data, shards, collate, run.ranks, config.seed)
     part = EncoderPart("teacher", encoder, collate.preprocessing)

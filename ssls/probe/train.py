@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import barrier, broadcast_object
 from src.engines.frozen import FrozenEngine
 from src.evaluation.encoder import Encoder, load_encoder, random_encoder
@@ -61,7 +61,7 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
         if name in HELD:
             raise ValueError(f"data.tests: a test set can't be called {name}; give it another name")
         places[name] = (test.root or data.root, test.split)
-    shards = {name: Shards(root, split, leads) for name, (root, split) in places.items()}
+    shards = {name: ECGShards(root, split, leads) for name, (root, split) in places.items()}
     for of_split in shards.values():
         if of_split.sampling_rate != encoder.preprocessing.sampling_rate:
             raise ValueError(

@@ -19,7 +19,7 @@ import torch
 from main import schema_of
 from src.config import ExperimentConfig, RunConfig, Section, load_config
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
 from src.transforms.show_ecg import AUGMENTATIONS
@@ -119,7 +119,7 @@ def trains(path: Path) -> bool:
 
 def write_scores(trained: Path) -> None:
     """Somebody's guess at the heart rate of every ECG."""
-    found = Shards(trained / "shards", "val", STANDARD_LEADS)
+    found = ECGShards(trained / "shards", "val", STANDARD_LEADS)
     rows = [f"{key},{place + 60}" for place, key in enumerate(found.keys(np.arange(len(found))))]
     (trained / "scores.csv").write_text("\n".join(["id,heart_rate", *rows]) + "\n")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.commands import alive, descendants, kill_tree, wait_until
 from tests.data.archive import build, contents, write_arrays
 
@@ -55,7 +55,7 @@ def test_what_comes_out_is_what_went_in(words, undisturbed, tmp_path):
     array = np.load(words[2])
     found = {}
     for split in ("train", "val"):
-        with Shards(output, split, STANDARD_LEADS) as shards:
+        with ECGShards(output, split, STANDARD_LEADS) as shards:
             found |= {sample["key"]: (split, sample) for sample in shards.read(np.arange(len(shards)))}
     assert len(found) == len(array) == 240
     for number, ecg_CT in enumerate(array):

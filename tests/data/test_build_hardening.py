@@ -11,7 +11,7 @@ import pytest
 
 from src.config.sections import STANDARD_LEADS
 from src.data.build import claim
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.data.archive import build, contents, rejected, signal, write_csv, write_wfdb
 from tests.data.test_build import ROOT, SMALL, start, state_of
 from tests.data.test_build_refusals import refuse
@@ -76,7 +76,7 @@ def test_what_tables_write_for_nobody_is_no_patient(archive, tmp_path, capsys, n
     assert build(capsys, *words, "--output", tmp_path / "out")[0] == 0
     assert rejected(tmp_path / "out") == {"bert/two": "it has no patient"}
     assert build(capsys, *words, "--no-patients", "--output", tmp_path / "all")[0] == 0
-    with Shards(tmp_path / "all", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "all", "train", STANDARD_LEADS) as shards:
         assert sorted(str(sample["text"]) for sample in shards.read(np.arange(2))) == ["None", "normal"]
 
 
@@ -100,7 +100,7 @@ def test_linked_folders_are_followed_once_and_loops_end(archive, tmp_path, capsy
     (archive / "carl").symlink_to(tmp_path / "elsewhere")
     (archive / "loop").symlink_to(archive)
     build_folders(capsys, tmp_path, archive, "--keep-ids")
-    with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         assert sorted(shards.keys(np.arange(len(shards)))) == ["anna-one", "bert-two", "carl-three"]
 
 
@@ -136,7 +136,7 @@ def test_a_lead_that_is_flat_once_it_is_stored_is_flat(archive, tmp_path, capsys
     table = write_csv(tmp_path / "list.csv", [{"path": "carl.npy", "who": "carl"}])
     words = ("--table", table, "--patient-column", "who", "--source-rate", "100", "--output", tmp_path / "out")
     assert build(capsys, "ecg", "--input", archive, *words)[0] == 0
-    with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         (sample,) = shards.read(np.arange(1))
     assert sample["meta"]["flat_leads"] == ["aVL"] and np.flatnonzero(~sample["lead_keep"]).tolist() == [4]
 
@@ -145,7 +145,7 @@ def test_the_order_of_the_samples_tells_nothing_of_the_names(tmp_path, capsys):
     for number in range(12):
         write_wfdb(tmp_path / "ecgs" / f"patient{number:02d}", "one", signal(number))
     build_folders(capsys, tmp_path, tmp_path / "ecgs")
-    with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         keys = shards.keys(np.arange(12))
     assert keys == sorted(keys)
 
@@ -164,7 +164,7 @@ def test_a_moved_archive_goes_on_where_it_was(tmp_path, capsys):
     words[2] = str(tmp_path / "there")
     code, _, err = build(capsys, *words, *SMALL, "--output", tmp_path / "out")
     assert code == 0, err
-    with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         assert len(shards) == 60
 
 
@@ -189,7 +189,7 @@ def test_long_records_do_not_wait_by_the_hundred(tmp_path, capsys, monkeypatch):
     for number in range(40):
         write_wfdb(tmp_path / "ecgs" / f"p{number:02d}", "one", signal(number, samples=1000))
     build_folders(capsys, tmp_path, tmp_path / "ecgs", "--keep-ids", "--workers", "2")
-    with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         for number, sample in enumerate(shards.read(np.arange(40))):
             assert np.array_equal(sample["ecg"], (signal(number, samples=1000).T / 1000).astype(np.float32))
 

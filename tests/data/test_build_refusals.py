@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.data.archive import LEADS, build, rejected, signal, write_arrays, write_csv, write_wfdb
 
 
@@ -21,7 +21,7 @@ def keep_two(capsys, tmp_path, archive, *words):
     """The reasons of a build in which the two good records must come through."""
     code, _, err = build(capsys, "ecg", "--input", archive, "--patient-folders", "--output", tmp_path / "out", *words)
     assert code == 0, err
-    with Shards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", STANDARD_LEADS) as shards:
         assert len(shards) == 2
     assert "rejected.csv tells which and why" in err
     return rejected(tmp_path / "out")
@@ -123,7 +123,7 @@ def test_a_record_without_patient_is_rejected_unless_asked_for(archive, tmp_path
     assert keep_two(capsys, tmp_path, archive) == {"three": "it has no patient"}
     words = ("ecg", "--input", archive, "--patient-folders", "--no-patients", "--output", tmp_path / "all")
     assert build(capsys, *words)[0] == 0
-    with Shards(tmp_path / "all", "train", STANDARD_LEADS) as shards:
+    with ECGShards(tmp_path / "all", "train", STANDARD_LEADS) as shards:
         assert len(shards) == 3
 
 
@@ -160,7 +160,7 @@ def test_a_missing_lead_is_told_and_counts_in_no_statistic(archive, tmp_path, ca
     output = tmp_path / "out"
     code, out, _ = build(capsys, "ecg", "--input", archive, "--patient-folders", "--keep-ids", "--output", output)
     assert code == 0 and "leads that are missing or flat: aVF in 1 samples" in out
-    with Shards(output, "train", STANDARD_LEADS) as shards:
+    with ECGShards(output, "train", STANDARD_LEADS) as shards:
         samples = {sample["key"]: sample for sample in shards.read(np.arange(3))}
         statistics = shards.index.statistics
     assert samples["carl-three"]["lead_keep"].tolist() == [lead != "aVF" for lead in STANDARD_LEADS]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.data.index import load_index
+from src.data.load_index import load_index
 from tests.data import formats
 from tests.data.archive import build, signal, write_arrays, write_csv, write_wfdb
 

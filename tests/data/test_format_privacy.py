@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.data import formats
 from tests.data.archive import build
 from tests.data.test_formats import write_mimic
@@ -39,7 +39,7 @@ def give_away(tmp_path, capsys, *words):
     code, out, err = build(capsys, "ecg", *words, "--output", tmp_path / "out")
     assert code == 0, err
     assert leaks(tmp_path / "out", out, err) == []
-    with Shards(tmp_path / "out", "train", formats.LEADS) as shards:
+    with ECGShards(tmp_path / "out", "train", formats.LEADS) as shards:
         return [sample["meta"] for sample in shards.read(np.arange(len(shards)))]
 
 

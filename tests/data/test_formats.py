@@ -21,8 +21,8 @@ from src.data.builders.edf import EDFFiles
 from src.data.builders.hdf5 import TracingFiles
 from src.data.builders.matlab import MatlabFiles
 from src.data.builders.xml import XMLFiles, about_xml
-from src.data.index import load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
 from tests.data import formats
 from tests.data.archive import build, write_wfdb
 
@@ -40,7 +40,7 @@ def samples(shards):
         names = {row["key"]: row["record"] for row in csv.DictReader(file)}
     found = {}
     for split in index.splits:
-        with Shards(shards, split, index.leads) as reader:
+        with ECGShards(shards, split, index.leads) as reader:
             found |= {names[sample["key"]]: sample for sample in reader.read(np.arange(len(reader)))}
     return found
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import webdataset
 
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels, open_table, table_path
 from src.data.make_index import find_tars, make_index
 from src.data.scan import scan_tar
-from src.data.shards import Shards
 from tests.data.conftest import LEADS, write_tar
 from tools.build_shards import main
 
@@ -47,7 +47,7 @@ def write_with_webdataset(folder, count=10):
 def test_tars_of_webdatasets_own_writer_are_indexed_and_read(tmp_path):
     written = write_with_webdataset(tmp_path)
     assert index(tmp_path, labels=("grade",)).samples("train") == 20
-    shards = Shards(tmp_path, "train", LEADS)
+    shards = ECGShards(tmp_path, "train", LEADS)
     assert shards.sampling_rate == 250.0
     numbers = np.random.default_rng(0).permutation(20)
     for sample, number in zip(shards.read(numbers), numbers, strict=True):
@@ -74,7 +74,7 @@ def test_the_verb_indexes_in_place_and_says_what_is_there(tmp_path, capsys):
 def test_leads_and_rate_come_from_flags_where_the_json_has_none(tmp_path):
     write_tar(tmp_path / "train-0.tar", [("a.ecg.npy", ECG), ("b.ecg.npy", ECG), ("b.json", {"id": 3})])
     assert main(["index", "--input", str(tmp_path), "--leads", *LEADS, "--sampling-rate", "500"]) == 0
-    samples = Shards(tmp_path, "train", LEADS).read(np.array([1, 0]))
+    samples = ECGShards(tmp_path, "train", LEADS).read(np.array([1, 0]))
     assert [sample["meta"] for sample in samples] == [{"id": 3}, {}]
     assert np.array_equal(samples[1]["ecg"], ECG)
 
@@ -87,7 +87,7 @@ def test_every_tar_format_is_read(tmp_path, tar_format):
     ]
     write_tar(tmp_path / "train.tar", members, format=tar_format)
     index(tmp_path)
-    shards = Shards(tmp_path, "train", LEADS)
+    shards = ECGShards(tmp_path, "train", LEADS)
     assert shards.keys(np.arange(4)) == [f"{folder}k{n}" for n in range(4)]
     assert all(np.array_equal(sample["ecg"], ECG) for sample in shards.read(np.arange(4)))
 
@@ -104,14 +104,14 @@ def test_folders_hidden_files_and_nameless_members_are_of_no_sample(tmp_path):
             header.size = stream.tell()
             tar.addfile(header, io.BytesIO(stream.getvalue()))
     index(tmp_path, LEADS, 100.0)
-    assert Shards(tmp_path, "train", LEADS).keys(np.arange(2)) == ["./a", "./b"]
+    assert ECGShards(tmp_path, "train", LEADS).keys(np.arange(2)) == ["./a", "./b"]
 
 
 def test_a_key_ends_at_the_first_dot_of_the_name_as_webdataset_has_it(tmp_path):
     write_tar(tmp_path / "train.tar", [("v1.0/a.ecg.npy", ECG), ("v1.0/a.left.txt", b"1"), ("v1.0/b.ecg.npy", ECG)])
     index(tmp_path, LEADS, 100.0)
     found = [sample["__key__"] for sample in webdataset.WebDataset(str(tmp_path / "train.tar"), shardshuffle=False)]
-    assert Shards(tmp_path, "train", LEADS).keys(np.arange(2)) == found == ["v1.0/a", "v1.0/b"]
+    assert ECGShards(tmp_path, "train", LEADS).keys(np.arange(2)) == found == ["v1.0/a", "v1.0/b"]
     table = open_table(table_path(tmp_path / "train.tar"))
     assert table["left.txt"]["size"].tolist() == [1, -1]
     assert table["left.txt"]["offset"][1] == -1
@@ -123,8 +123,8 @@ def test_splits_are_the_names_less_their_numbers_or_as_told(tmp_path):
     assert {split: len(tars) for split, tars in find_tars(tmp_path).items()} == {"ptb-train": 2, "ptb-val": 1}
     flags = ["--leads", *LEADS, "--sampling-rate", "100"]
     assert main(["index", "--input", str(tmp_path), *flags, "--split", "train=*train*", "--split", "val=*val*"]) == 0
-    assert len(Shards(tmp_path, "train", LEADS)) == 2
-    assert Shards(tmp_path, "val", LEADS).keys(np.array([0])) == ["ptb-val-000"]
+    assert len(ECGShards(tmp_path, "train", LEADS)) == 2
+    assert ECGShards(tmp_path, "val", LEADS).keys(np.array([0])) == ["ptb-val-000"]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.data.index import Labels, load_index, open_table, table_path
+from src.data.ecg_shards import ECGShards
+from src.data.index import Labels, open_table, table_path
 from src.data.inspect import inspect, key_of, locate
+from src.data.load_index import load_index
 from src.data.sample import META_FIELD
 from src.data.scan import scan_tar
-from src.data.shards import Shards
 from src.data.show_inspection import as_text
 from src.data.write_shards import Description, write_shards
 from tests.data.conftest import LEADS, describe, records
@@ -88,7 +89,7 @@ def test_counts_of_real_records_are_those_of_pandas(ptbxl, table):
 def test_labels_and_statistics_of_real_records_are_those_of_all_samples_at_once(ptbxl):
     found = read(ptbxl)
     for split, counts in found.splits.items():
-        with Shards(ptbxl, split, found.leads) as shards:
+        with ECGShards(ptbxl, split, found.leads) as shards:
             samples = shards.read(np.arange(len(shards)))
         ecg_CT = np.concatenate([sample["ecg"] for sample in samples], 1).astype(float)
         assert np.allclose(counts.statistics.mean, ecg_CT.mean(1), atol=1e-12)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from src.config.sections import DataConfig, SyntheticConfig
+from src.data.ecg_shards import ECGShards
 from src.data.loader import Loader
-from src.data.shards import Shards
 from src.data.synthetic import make_synthetic
 from src.distributed.ranks import Ranks
 
@@ -30,7 +30,7 @@ class Failing(Collate):
 def shards(tmp_path_factory):
     root = tmp_path_factory.mktemp("loader") / "shards"
     make_synthetic(root, SyntheticConfig(samples=30, length=50, sampling_rate=50.0), LEADS)
-    return Shards(root, "train", LEADS)
+    return ECGShards(root, "train", LEADS)
 
 
 def batches(shards, start=0, stop=6, world_size=1, collate=None, **settings):

@@ -10,8 +10,8 @@ import pytest
 import webdataset
 
 from src.data.builders.mitbih import CLASSES, FIELDS, LEADS, SCALE, read_beats
-from src.data.index import load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
 from src.data.write_shards import write_shards
 from tests.conftest import ROOT
 from tools.build_shards import main
@@ -121,7 +121,7 @@ class TestPublicBeats:
             beats = {name: file[name] for name in FIELDS}
         for number, split in enumerate(("train", "test")):
             mine = beats["split"] == number
-            shards = Shards(mitdb, split, LEADS)
+            shards = ECGShards(mitdb, split, LEADS)
             samples = shards.read(np.arange(len(shards)))
             ecg = np.stack([sample["ecg"] for sample in samples])
             assert ecg.shape == (mine.sum(), 2, 128)
@@ -135,7 +135,7 @@ class TestPublicBeats:
     def test_statistics_are_those_of_numpy_over_the_training_beats(self, beats_npz, mitdb):
         with np.load(beats_npz, allow_pickle=False) as file:
             train = file["x"][file["split"] == 0] * SCALE
-        shards = Shards(mitdb, "test", LEADS)
+        shards = ECGShards(mitdb, "test", LEADS)
         assert np.allclose(shards.mean_C, train.mean((0, 2)), rtol=1e-7)
         assert np.allclose(shards.std_C, train.std((0, 2)), rtol=1e-7)
 
@@ -145,7 +145,7 @@ class TestPublicBeats:
         assert index.samples("train") + index.samples("test") == 21_580
         counts = Counter()
         for split in ("train", "test"):
-            shards = Shards(mitdb, split, LEADS)
+            shards = ECGShards(mitdb, split, LEADS)
             for sample in shards.read(np.arange(len(shards))):
                 counts[shards.label_names[int(sample["labels"].argmax())]] += 1
         assert counts == {"N": 10_989, "S": 2_781, "V": 7_008, "F": 802}

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from src.data.builders.ptbxl import FOLDS, SETS, SUPERCLASSES, list_ptbxl
-from src.data.index import load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
 from tools.build_shards import main
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -53,7 +53,7 @@ def samples(shards):
     """{split: samples}."""
     found = {}
     for split in load_index(shards)[0].splits:
-        reader = Shards(shards, split, LEADS)
+        reader = ECGShards(shards, split, LEADS)
         found[split] = reader.read(np.arange(len(reader)))
     return found
 

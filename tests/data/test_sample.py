@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from src.data.sample import Row, decode_npy, decode_sample, to_millivolt
+from src.data.arrays import decode_npy
+from src.data.millivolt import to_millivolt
+from src.data.sample import Row, decode_sample
 from tests.data.conftest import npy
 
 EVERY_INT16 = np.arange(-32768, 32768, dtype=np.int16)

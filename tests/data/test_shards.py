@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from src.data import shards as shards_module
+from src.data.ecg_shards import ECGShards
 from src.data.index import open_table, table_path
-from src.data.shards import Shards
 from src.data.write_shards import write_shards
 from tests.data.conftest import LEADS, SCALE, describe, records
 
@@ -28,7 +28,7 @@ def same(sample, record):
 
 @pytest.fixture
 def shards(folder):
-    return Shards(folder, "train", LEADS)
+    return ECGShards(folder, "train", LEADS)
 
 
 def test_samples_come_in_the_order_asked_for(shards):
@@ -68,15 +68,15 @@ def test_identity_changes_with_any_byte_of_any_tar(folder, tmp_path):
     changed = list(records())
     changed[0].signal_CT[0, 0] ^= 1
     write_shards(tmp_path / "other", changed, describe(), samples_per_shard=6)
-    other = Shards(tmp_path / "other", "val", LEADS)
-    assert other.sha256 != Shards(folder, "val", LEADS).sha256 == Shards(folder, "train", LEADS).sha256
+    other = ECGShards(tmp_path / "other", "val", LEADS)
+    assert other.sha256 != ECGShards(folder, "val", LEADS).sha256 == ECGShards(folder, "train", LEADS).sha256
 
 
 def test_records_of_different_lengths_live_together(tmp_path):
     lengths = [5, 1000, 1, 77]
     made = [next(records(1, samples=n, key=f"k{n}", split="train")) for n in lengths]
     write_shards(tmp_path / "s", made, describe(), samples_per_shard=3)
-    found = Shards(tmp_path / "s", "train", LEADS)
+    found = ECGShards(tmp_path / "s", "train", LEADS)
     assert [sample["ecg"].shape[1] for sample in found.read(np.arange(4))] == lengths
     assert found.index.lengths == (1, 1000)
 
@@ -122,7 +122,7 @@ def test_open_files_are_few_however_many_shards_there_are(tmp_path, monkeypatch)
     monkeypatch.setattr(shards_module, "OPEN_SHARDS", 4)
     write_shards(tmp_path / "s", records(200, split="train", samples=4), describe(), samples_per_shard=5)
     before = open_files()
-    shards = Shards(tmp_path / "s", "train", LEADS)
+    shards = ECGShards(tmp_path / "s", "train", LEADS)
     for seed in range(10):
         numbers = np.random.default_rng(seed).permutation(200)
         assert [s["meta"]["id"] for s in shards.read(numbers)] == [str(n) for n in numbers]
@@ -162,13 +162,13 @@ def test_a_flipped_byte_anywhere_in_a_sample_is_named_when_it_is_read(folder):
         number = next(n for n, record in enumerate(TRAIN) if record.key == key)
         for offset in offsets:
             flip(tar, offset)
-            shards = Shards(folder, "train", LEADS)
+            shards = ECGShards(folder, "train", LEADS)
             with pytest.raises(ValueError, match=rf"train-000001\.tar is damaged at sample {key}: .* restore the file"):
                 shards.read(np.arange(14))
             intact = np.delete(np.arange(14), number)
             assert all(same(s, TRAIN[n]) for s, n in zip(shards.read(intact), intact, strict=True))
             flip(tar, offset)
-    assert len(Shards(folder, "train", LEADS).read(np.arange(14))) == 14
+    assert len(ECGShards(folder, "train", LEADS).read(np.arange(14))) == 14
 
 
 @pytest.mark.parametrize("rest", [0, 1, 512, 5000, -1])
@@ -178,8 +178,8 @@ def test_a_truncated_or_longer_tar_is_named_at_open(folder, rest):
     tar.write_bytes(tar.read_bytes()[:rest] if rest >= 0 else tar.read_bytes() + b"\0")
     sentence = rf"train-000001\.tar has {tar.stat().st_size:,} bytes and was indexed with {whole:,}: restore it"
     with pytest.raises(ValueError, match=sentence):
-        Shards(folder, "train", LEADS)
-    assert len(Shards(folder, "val", LEADS)) == 6
+        ECGShards(folder, "train", LEADS)
+    assert len(ECGShards(folder, "val", LEADS)) == 6
 
 
 def test_a_tar_cut_while_it_is_read_is_named(folder, shards):
@@ -193,18 +193,18 @@ def test_a_tar_cut_while_it_is_read_is_named(folder, shards):
 def test_a_missing_tar_or_table_is_named_at_open(folder):
     (folder / "train-000002.tar").rename(folder / "away")
     with pytest.raises(ValueError, match=r"train-000002\.tar is missing though .*index\.json lists it"):
-        Shards(folder, "train", LEADS)
+        ECGShards(folder, "train", LEADS)
     (folder / "away").rename(folder / "train-000002.tar")
     (folder / "train-000002.index.npy").unlink()
     with pytest.raises(ValueError, match=r"train-000002\.index\.npy, the offset table .* is missing"):
-        Shards(folder, "train", LEADS)
+        ECGShards(folder, "train", LEADS)
 
 
 @pytest.mark.parametrize("offset", [0, 100, 300, -1])
 def test_a_changed_table_is_named_and_not_taken_for_a_damaged_tar(folder, offset):
     path = folder / "train-000000.index.npy"
     flip(path, offset)
-    shards = Shards(folder, "train", LEADS)
+    shards = ECGShards(folder, "train", LEADS)
     with pytest.raises(ValueError, match=r"train-000000\.index\.npy is not the offset table"):
         shards.read(np.array([0]))
     with pytest.raises(ValueError, match=r"train-000000\.index\.npy is not the offset table"):
@@ -215,18 +215,18 @@ def test_a_changed_table_is_named_and_not_taken_for_a_damaged_tar(folder, offset
 def test_other_leads_or_another_order_are_refused_with_both_lists(folder, leads):
     both = rf"holds the leads \[I, II, V1\] and data\.leads asks for \[{', '.join(leads)}\]"
     with pytest.raises(ValueError, match=both):
-        Shards(folder, "train", leads)
+        ECGShards(folder, "train", leads)
 
 
 def test_an_unknown_split_is_refused_with_those_there(folder):
     with pytest.raises(ValueError, match=r"no split test: set data\.split to one of train, val"):
-        Shards(folder, "test", LEADS)
+        ECGShards(folder, "test", LEADS)
 
 
 def test_a_folder_without_index_says_how_to_get_one(tmp_path):
     for root in (tmp_path, tmp_path / "absent", str(tmp_path)):
         with pytest.raises(ValueError, match=r"holds no index\.json: build .*python -m tools\.build_shards"):
-            Shards(root, "train", LEADS)
+            ECGShards(root, "train", LEADS)
 
 
 @pytest.mark.parametrize(
@@ -245,12 +245,12 @@ def test_a_damaged_or_foreign_index_is_told(folder, spoil, sentence):
     path = folder / "index.json"
     path.write_bytes(spoil(path.read_text()).encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=rf"index\.json .*{sentence}"):
-        Shards(folder, "train", LEADS)
+        ECGShards(folder, "train", LEADS)
 
 
 def test_statistics_that_are_not_there_are_missed_only_when_asked_for(tmp_path):
     write_shards(tmp_path / "s", records(4, split="test"), describe())
-    shards = Shards(tmp_path / "s", "test", LEADS)
+    shards = ECGShards(tmp_path / "s", "test", LEADS)
     assert len(shards.read(np.arange(4))) == 4
     with pytest.raises(ValueError, match=r"no statistics .* data\.transform\.normalize"):
         shards.mean_C  # noqa: B018

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from src.data.builders.signals import Channel, Leads, conform, lead_name
-from src.data.sample import to_millivolt
+from src.data.millivolt import to_millivolt
 
 NAN = float("nan")
 RAMP = np.arange(100)

@@ -7,14 +7,14 @@ import pytest
 from scipy.signal import find_peaks
 
 from src.config.sections import STANDARD_LEADS, SyntheticConfig
-from src.data.index import load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
 from src.data.synthetic import FAST, make_synthetic
 
 
 def both_splits(root, leads=STANDARD_LEADS):
     splits = load_index(root)[0].splits
-    readers = [Shards(root, split, leads) for split in splits]
+    readers = [ECGShards(root, split, leads) for split in splits]
     return [reader.read(np.arange(len(reader))) for reader in readers]
 
 

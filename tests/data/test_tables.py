@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from src.data.builders.sources import Columns, Listing, Source, list_table, read_table, split_by_patient
-from src.data.index import load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
 from tools.build_shards import main
 
 LEADS = ("I", "II", "V1")
@@ -72,7 +72,7 @@ def samples(shards):
     name_of = {row["key"]: row["record"] for row in private(shards, "pseudonyms.csv")}
     found = {}
     for split in index.splits:
-        reader = Shards(shards, split, index.leads)
+        reader = ECGShards(shards, split, index.leads)
         found.update((name_of[sample["key"]], sample) for sample in reader.read(np.arange(len(reader))))
     return found
 
@@ -81,7 +81,7 @@ def splits(shards):
     """{the record's name: its split}."""
     index, _ = load_index(shards)
     name_of = {row["key"]: row["record"] for row in private(shards, "pseudonyms.csv")}
-    readers = {split: Shards(shards, split, index.leads) for split in index.splits}
+    readers = {split: ECGShards(shards, split, index.leads) for split in index.splits}
     return {name_of[key]: split for split, own in readers.items() for key in own.keys(np.arange(len(own)))}
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import wfdb
 
-from src.data.index import load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
 from tools.build_shards import main
 
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -28,7 +28,7 @@ def samples(shards):
     index, _ = load_index(shards)
     found = {}
     for split in index.splits:
-        reader = Shards(shards, split, index.leads)
+        reader = ECGShards(shards, split, index.leads)
         found.update((sample["key"], sample) for sample in reader.read(np.arange(len(reader))))
     return found
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import webdataset
 
-from src.data.index import load_index
-from src.data.shards import Shards
-from src.data.write_shards import FolderTaken, write_shards
+from src.data.ecg_shards import ECGShards
+from src.data.load_index import load_index
+from src.data.tars import FolderTaken
+from src.data.write_shards import write_shards
 from tests.data.conftest import LEADS, SCALE, describe, records
 
 
@@ -56,7 +57,9 @@ def test_webdataset_reads_what_we_write(folder):
 def test_records_come_back_exactly(folder):
     for split in ("train", "val"):
         expected = [record for record in records() if record.split == split]
-        for sample, record in zip(Shards(folder, split, LEADS).read(np.arange(len(expected))), expected, strict=True):
+        for sample, record in zip(
+            ECGShards(folder, split, LEADS).read(np.arange(len(expected))), expected, strict=True
+        ):
             assert sample["key"] == record.key
             assert np.array_equal(np.rint(sample["ecg"] / np.array(SCALE)[:, None]), record.signal_CT)
             labels = [np.nan if label is None else label for label in record.meta["labels"]]
@@ -66,13 +69,13 @@ def test_records_come_back_exactly(folder):
 def test_float_records_come_back_exactly(tmp_path):
     ecg = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
     write_shards(tmp_path / "s", records(4, signal_CT=ecg.T.copy().T, meta={"id": "a"}), describe())
-    assert np.array_equal(Shards(tmp_path / "s", "train", LEADS).read(np.array([1]))[0]["ecg"], ecg)
+    assert np.array_equal(ECGShards(tmp_path / "s", "train", LEADS).read(np.array([1]))[0]["ecg"], ecg)
 
 
 def test_statistics_are_of_the_training_split_alone(folder):
     train = [r.signal_CT * np.array(SCALE)[:, None] for r in records() if r.split == "train"]
     values = np.concatenate(train, axis=1)
-    shards = Shards(folder, "val", LEADS)
+    shards = ECGShards(folder, "val", LEADS)
     assert np.allclose(shards.mean_C, values.mean(1), rtol=1e-6, atol=1e-6)
     assert np.allclose(shards.std_C, values.std(1), rtol=1e-6)
     assert shards.mean_C.dtype == shards.std_C.dtype == np.float64
@@ -87,7 +90,7 @@ def test_statistics_survive_a_large_offset(tmp_path):
         describe(),
     )
     values = np.concatenate(recorded, axis=1).astype(np.float64)
-    shards = Shards(tmp_path / "s", "train", LEADS)
+    shards = ECGShards(tmp_path / "s", "train", LEADS)
     assert np.allclose(shards.mean_C, values.mean(1), rtol=1e-14)
     assert np.allclose(shards.std_C, values.std(1), rtol=1e-10)
 
@@ -108,7 +111,7 @@ def test_an_output_that_is_there_is_refused(tmp_path, there):
 def test_an_empty_output_is_taken(tmp_path):
     (tmp_path / "out").mkdir()
     write_shards(tmp_path / "out", records(), describe())
-    assert len(Shards(tmp_path / "out", "train", LEADS)) == 14
+    assert len(ECGShards(tmp_path / "out", "train", LEADS)) == 14
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path):

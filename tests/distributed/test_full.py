@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.commands import lines, metrics, start, succeed, wait_until
 from tests.health import variance_between_samples
 
@@ -22,7 +22,7 @@ def test_real_beats_train_from_the_command_line_alone_and_do_not_collapse(medssl
     succeed(*words, "--set", *settings, timeout=1700)
     losses = [record["loss"] for record in metrics(tmp_path / "run")]
     assert losses[-1] < 0.6 * losses[0]
-    with Shards(tmp_path / "shards", "test", ("ECG1", "ECG2")) as shards:
+    with ECGShards(tmp_path / "shards", "test", ("ECG1", "ECG2")) as shards:
         assert variance_between_samples(tmp_path / "run" / "encoder", shards) > 0.5
 
 

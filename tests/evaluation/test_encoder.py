@@ -11,8 +11,8 @@ import torch
 from src.checkpoints.manifest import read_manifest, write_manifest
 from src.checkpoints.read import checkpoint_folders
 from src.config.sections import EngineConfig
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
-from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
 from src.distributed.ranks import Ranks
 from src.engines.frozen import FrozenEngine
@@ -112,7 +112,7 @@ def test_arrays_in_mv_give_what_the_door_of_an_engine_gives_of_shards(made, tmp_
         meta = {"id": str(number), "patient_id": str(number), "labels": [1], "scale": [0.001] * 3, "lead_keep": keep}
         records.append(Record(split="train", key=f"ecg-{number}", signal_CT=signal, meta=meta))
     write_shards(tmp_path / "shards", records, Description(LEADS, 100.0, Labels(names=("a",)), {"made": "here"}))
-    shards = Shards(tmp_path / "shards", "train", LEADS)
+    shards = ECGShards(tmp_path / "shards", "train", LEADS)
     ranks = Ranks(0, 1, torch.device("cpu"))
     door = FrozenEngine(Frozen(made), EngineConfig(), ranks)
     for windows in (1, None):

@@ -7,8 +7,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from src.config.sections import EngineConfig
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
-from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
 from src.distributed.ranks import Ranks
 from src.engines.frozen import FrozenEngine
@@ -37,7 +37,7 @@ def make_shards(root):
         for number in range(9)
     ]
     write_shards(root, records, Description(LEADS, 100.0, Labels(names=("odd",)), {"made": "for a test"}))
-    return Shards(root, "train", LEADS)
+    return ECGShards(root, "train", LEADS)
 
 
 def make_encoder():
@@ -78,7 +78,7 @@ def _work(rank, world_size, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     ranks, shards, encoder = (
         Ranks(rank, world_size, torch.device("cpu")),
-        Shards(folder, "train", LEADS),
+        ECGShards(folder, "train", LEADS),
         make_encoder(),
     )
     found = {}

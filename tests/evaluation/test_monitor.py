@@ -9,8 +9,9 @@ from sklearn.metrics import roc_auc_score
 from main import schema_of
 from src.config import load_config
 from src.config.sections import STANDARD_LEADS
-from src.data.index import Labels, load_index
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
+from src.data.index import Labels
+from src.data.load_index import load_index
 from src.data.synthetic import make_synthetic
 from src.data.write_shards import Description, Record, write_shards
 from src.distributed.ranks import Ranks
@@ -83,7 +84,7 @@ def test_the_random_encoder_is_that_of_the_seed_and_the_numbers_are_those_of_its
     config = load_config(DEBUG, [], schema_of)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     teacher = JEPA(config.model, config.loss).teacher
-    validation = Shards(shards, "val", config.data.leads)
+    validation = ECGShards(shards, "val", config.data.leads)
     ecgs = np.stack([sample["ecg"][:, 50:450] for sample in validation.read(np.arange(12))])
     batch = np.clip((ecgs - validation.mean_C[:, None]) / validation.std_C[:, None], -5, 5).astype(np.float32)
     with torch.no_grad():
@@ -103,7 +104,7 @@ def test_the_random_encoder_is_that_of_the_seed_and_the_numbers_are_those_of_its
 def test_pictures_have_what_the_exported_encoder_makes_of_the_validation_records(undisturbed, shards):
     folder, _ = undisturbed
     encoder = load_encoder(folder)
-    samples = Shards(shards, "val", encoder.preprocessing.leads).read(np.arange(12))
+    samples = ECGShards(shards, "val", encoder.preprocessing.leads).read(np.arange(12))
     with np.load(folder / "embeddings.npz") as arrays:
         np.testing.assert_allclose(arrays["features"], encoder.embed_samples(samples, windows=1), rtol=1e-4, atol=1e-5)
         assert arrays["keys"].tolist() == [sample["key"] for sample in samples]
@@ -174,7 +175,7 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 def monitor(root, *settings, **replaced):
     """A monitor and the door to the JEPA whose health it is."""
     config = load_config(DEBUG, [f"data.root={root}", *settings], schema_of)
-    training = Shards(root, config.data.split, config.data.leads)
+    training = ECGShards(root, config.data.split, config.data.leads)
     preprocessing = training.preprocessing(config.data.transform, config.model.encoder.length)
     torch.manual_seed(0)
     jepa = JEPA(config.model, config.loss)

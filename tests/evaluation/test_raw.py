@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
-from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
 from src.evaluation.raw import amplitudes, raw_features
 
@@ -19,7 +19,7 @@ def make(root, lengths):
         for number, length in enumerate(lengths)
     ]
     write_shards(root, records, Description(LEADS, 100.0, Labels(names=()), {"made": "for a test"}))
-    return Shards(root, "train", LEADS), [record.signal_CT for record in records]
+    return ECGShards(root, "train", LEADS), [record.signal_CT for record in records]
 
 
 def test_amplitudes_are_pandas_summary_of_each_lead():

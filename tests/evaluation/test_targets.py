@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
-from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
 from src.evaluation.targets import column_target, label_target, read_cases
 
@@ -24,7 +24,7 @@ def shards(root, labels, metas=None, names=NAMES, kind="multilabel", split="trai
         for number, (own, meta) in enumerate(zip(labels, metas, strict=True))
     ]  # fmt: skip
     write_shards(root, records, Description(LEADS, 100.0, Labels(names=names, kind=kind), {"made": "for a test"}))
-    return Shards(root, split, LEADS)
+    return ECGShards(root, split, LEADS)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from src.data.ecg_shards import ECGShards
 from src.data.order import Order
-from src.data.shards import Shards
 from src.masks.config import MaskConfig
 from src.masks.sampler import MaskSampler
 from src.randomness import Streams
@@ -133,7 +133,7 @@ def test_mask_rectangles_lie_where_the_tokens_are():
 
 def test_masks_are_those_of_training(trained):
     config = read_run(trained).config
-    with Shards(config["data"]["root"], "train", config["data"]["leads"]) as shards:
+    with ECGShards(config["data"]["root"], "train", config["data"]["leads"]) as shards:
         epochs, samples = Order(0, len(shards)).order(np.arange(16))
     streams = Streams.of_samples(0, epochs, samples).fork("mask")
     masks = MaskSampler(MaskConfig(), (40,), 0)(0, streams)

@@ -9,7 +9,7 @@ import pytest
 
 from src.config import load_config
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from tests.commands import alive, descendants, lines, refuse, start, succeed, wait_until
 
 pytestmark = pytest.mark.distributed
@@ -149,7 +149,7 @@ def test_nothing_but_config_and_metrics_is_kept_for_sending(shards, tmp_path, mo
     assert kinds == {"header", "run", "metric", "history", "summary", "telemetry", "exit"}
     assert not of_kind(wandb_files(folder)[0], "run")[0].HasField("git")
     kept = b"".join(path.read_bytes() for path in (folder / "wandb").rglob("*") if path.is_file())
-    keys = Shards(str(shards), "train", STANDARD_LEADS).read(range(4))
+    keys = ECGShards(str(shards), "train", STANDARD_LEADS).read(range(4))
     for secret in ("0123456789" * 4, "example.org", "step 24/24", *(sample["key"] for sample in keys)):
         assert secret.encode() not in kept, secret
     assert b"JEPA" not in kept, "code"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from src.simulation.findings import FINDINGS
 from tests.commands import succeed
 from tools.build_shards import main as build
@@ -32,7 +32,7 @@ def test_what_it_prints_builds_shards_with_signals_labels_and_reports(tmp_path, 
     assert list(table) == list(scores)
     seen = {}
     for split in ("train", "val", "test"):
-        with Shards(f"{folder}-shards", split, STANDARD_LEADS) as shards:
+        with ECGShards(f"{folder}-shards", split, STANDARD_LEADS) as shards:
             assert shards.sampling_rate == 100
             assert shards.label_names == tuple(FINDINGS)
             for sample in shards.read(np.arange(len(shards))):

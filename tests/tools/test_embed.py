@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
-from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
 from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_encoder
 from src.models.config import EncoderConfig
@@ -71,7 +71,7 @@ def test_rows_are_the_split_in_its_order_as_the_encoder_embeds_it(places, tmp_pa
     assert code == 0 and not err and "9 records" in out
     features = np.load(tmp_path / "out" / "features.npy")
     table = pyarrow.parquet.read_table(tmp_path / "out" / "records.parquet").to_pandas()
-    samples = Shards(places / "shards", "train", LEADS).read(np.arange(9))
+    samples = ECGShards(places / "shards", "train", LEADS).read(np.arange(9))
     expected = load_encoder(places / "encoder").embed_samples(samples, pool, windows)
     assert features.dtype == np.float32 and features.shape == expected.shape
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)

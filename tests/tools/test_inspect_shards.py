@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from src.config.sections import STANDARD_LEADS
-from src.data.index import load_index
 from src.data.inspect import inspect
+from src.data.load_index import load_index
 from src.data.show_inspection import as_text
 from src.data.write_shards import write_shards
 from tests.data.conftest import LEADS, describe, records, write_tar

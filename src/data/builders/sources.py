@@ -15,18 +15,25 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from src.data.builders.records import HEADER
 from src.data.index import TRAINING_SPLIT, Labels
-from src.data.write_shards import KEY, check_split
+from src.data.tars import KEY, check_split
 from src.files import replace_text
 
 NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 LONGEST_CELL = 100_000_000
 Known = tuple[float | None, ...]
-RESERVED = {"id", "patient_id", "labels", "scale", "leads", "lead_keep", "flat_leads", "gaps", "sampling_rate"}
+RESERVED = {
+    *("id", "patient_id", "labels"),
+    *("scale", "leads", "lead_keep", "flat_leads", "gaps", "sampling_rate"),
+    *("image", "video", "videos", "frames", "rate", "height", "width", "channels", "codec"),
+    *("ct", "shape", "spacing", "orientation", "units", "windows"),
+}
+"""What the builders write into a sample's json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class Source:
     """As its owner knows it; private too."""
     row: int | None = None
     """Its place in a file of many records."""
+    parts: tuple[Path, ...] = ()
+    """The files of a study or a series, in their order, where `path` is not all of it."""
     key: str = ""
     patient_id: str | None = None
     """What the shards call the patient."""
@@ -68,6 +77,8 @@ class Columns:
     """Which columns of a table say what."""
 
     path: str | None
+    study: str | None = None
+    """Rows of one study are one sample with several files."""
     patient: str | None = None
     text: str | None = None
     split: str | None = None
@@ -124,6 +135,7 @@ def list_table(
     columns: Columns,
     prefix: str | None = None,
     wrong: Callable[[int, str], None] | None = None,
+    place: Callable[[Path, str], Path] | None = None,
 ) -> Listing:
     """The records that a CSV lists: `root` is the folder of its paths, or one .npy with a record for each row.
 
@@ -133,31 +145,34 @@ def list_table(
         columns: which of its columns say what.
         prefix: what its absolute paths begin with instead of `root`.
         wrong: told (row, what is wrong with it) instead of raising, and the row is left out.
+        place: where a path below `root` leads; default: WFDB's way, in which a record is named without suffix.
 
     Raises:
         ValueError: the table can't be used; a row, a column or a value is named.
     """
-    named = [columns.path, columns.patient, columns.text, columns.split, columns.category]
+    named = [columns.path, columns.study, columns.patient, columns.text, columns.split, columns.category]
     rows = read_table(table, [name for name in (*named, *columns.labels, *columns.meta) if name])
     if taken := sorted(RESERVED & set(columns.meta)):
         raise ValueError(f"--meta-columns {taken[0]} is a name that every sample has already: rename that column")
     paths = None if columns.path is None else [_rerooted(row[columns.path].strip(), prefix) for row in rows]
     if prefix is not None and (paths is None or paths == [row[columns.path or ""].strip() for row in rows]):
         raise ValueError(f"--root {prefix} does nothing for {table}, in which no path begins so: leave it out")
-    headers = paths is not None and _have_headers(root, paths)
+    if place is None and paths is not None:
+        place = partial(record_path, headers=_have_headers(root, paths))
     names = _categories(rows, columns)
     line_of: dict[str, int] = {}
     sources: list[Source] = []
+    studies: dict[str, list[Source]] = {}
     for number, row in enumerate(rows):
         try:
-            path = root if paths is None else record_path(root, paths[number], headers)
+            path = root if paths is None or place is None else place(root, paths[number])
             name = f"{table.name} row {number + 1}" if paths is None else str(path.relative_to(root))
             if name in line_of:
                 raise ValueError(
                     f"{table}: rows {line_of[name]} and {number + 1} are both of the record {name}: keep one of them"
                 )
             line_of[name] = number + 1
-            sources.append(
+            studies.setdefault(_study(row, columns) or name, []).append(
                 Source(
                     name=name,
                     path=path,
@@ -173,8 +188,38 @@ def list_table(
             if wrong is None:
                 raise
             wrong(number + 1, str(error))
+    for study, own in studies.items():
+        try:
+            sources.append(own[0] if columns.study is None else _whole_study(table, study, own, line_of))
+        except ValueError as error:
+            if wrong is None:
+                raise
+            wrong(line_of[own[0].name], str(error))
     labels = Labels(names=names, kind="multilabel" if columns.category is None else "multiclass")
     return Listing(sources, labels, rows=line_of, length=len(rows))
+
+
+def _study(row: Mapping[str, str], columns: Columns) -> str | None:
+    if columns.study is None:
+        return None
+    study = _patient(row[columns.study])  # one spelling, as for patients
+    if study is None:
+        raise ValueError(f"it names no study in the column {columns.study}: name one, or leave the row out")
+    return study
+
+
+def _whole_study(table: Path, study: str, own: Sequence[Source], line_of: dict[str, int]) -> Source:
+    """The rows of a study as one source, which all of them must describe alike."""
+    first = own[0]
+    for other in own[1:]:
+        for what in ("patient", "split", "labels", "text", "meta"):
+            if getattr(other, what) != getattr(first, what):
+                raise ValueError(
+                    f"{table}: rows {line_of[first.name]} and {line_of[other.name]} are of the study {study} and differ"
+                    f" in {what}: give both the same, or leave one of them out"
+                )
+    line_of[study] = line_of[first.name]
+    return replace(first, name=study, parts=tuple(source.path for source in own))
 
 
 def _rerooted(path: str, prefix: str | None) -> str:

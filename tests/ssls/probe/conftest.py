@@ -11,7 +11,7 @@ import torch
 from main import schema_of
 from src.config import load_config
 from src.config.sections import STANDARD_LEADS
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.logs import LOGGER
 from src.run.rank import make_run
@@ -56,7 +56,7 @@ def predictions(folder, test, row, number=0):
 
 def read(root, split, leads=STANDARD_LEADS):
     """All samples of a split."""
-    shards = Shards(root, split, leads)
+    shards = ECGShards(root, split, leads)
     return shards.read(np.arange(len(shards)))
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, mean_absolute_err
 from sklearn.preprocessing import StandardScaler
 
 from src.config.sections import ECGTransformConfig
-from src.data.shards import Shards
+from src.data.ecg_shards import ECGShards
 from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_encoder, random_encoder
 from src.models.config import EncoderConfig
 from tests.commands import refuse, succeed
@@ -280,7 +280,7 @@ def beats(medssl_data, tmp_path_factory):
     with np.load(path, allow_pickle=False) as arrays:
         np.savez(root / "beats.npz", **{name: arrays[name][::30] for name in arrays if len(arrays[name]) > 1000})
     assert build_shards(["ecg", "--input", str(root / "beats.npz"), "--output", str(root / "shards")]) == 0
-    shards = Shards(root / "shards", "train", ("ECG1", "ECG2"))
+    shards = ECGShards(root / "shards", "train", ("ECG1", "ECG2"))
     config = EncoderConfig(name="ecg_tiny", leads=2, length=128, patch=8, width=16, depth=1, heads=2)
     encoder = random_encoder(Encoder(config, shards.preprocessing(ECGTransformConfig(), 128)), 0)
     part = EncoderPart("teacher", config, encoder.preprocessing)

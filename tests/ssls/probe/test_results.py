@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 
 from main import schema_of
 from src.config import load_config
+from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
-from src.data.shards import Shards
 from src.data.write_shards import Description, Record, write_shards
 from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_encoder
 from src.evaluation.targets import label_target, read_cases
@@ -69,7 +69,7 @@ def folder(world, tmp_path_factory):
 @pytest.fixture
 def cases(world):
     """Of each split as a probe has them, and the target."""
-    shards = {split: Shards(world / "shards", split, LEADS) for split in ("train", "val", "test")}
+    shards = {split: ECGShards(world / "shards", split, LEADS) for split in ("train", "val", "test")}
     target = label_target(shards["train"], ["often", "only"], None)
     names = {"train": "train", "val": "validation", "test": "here"}
     return {names[split]: read_cases(of, target, ("age", "key")) for split, of in shards.items()}, target
@@ -124,7 +124,7 @@ def test_unknown_truth_is_an_empty_cell(folder):
 
 def test_a_head_on_disk_gives_the_predictions_on_disk(world, folder):
     head = load_file(folder / "heads" / "pretrained.0.safetensors")
-    shards = Shards(world / "shards", "test", LEADS)
+    shards = ECGShards(world / "shards", "test", LEADS)
     features = load_encoder(world / "encoder").embed_samples(shards.read(np.arange(len(shards))))
     logits = (features - head["mean"]) / head["std"] @ head["weight"].T + head["bias"]
     _, _, told = predictions(folder, "val", "pretrained")
