@@ -132,7 +132,9 @@ class TestDuplicates:
         words = ("--table", table, "--patient-column", "who", "--split-column", "split", "--samples-per-shard", "1")
         code, out, err = build(capsys, "ecg", "--input", tmp_path / "in", *words, "--output", tmp_path / "out")
         assert code == 0, err
-        assert "duplicates: 2 samples hold the very signal of another; 1 such signals are in more than one split" in out
+        assert (
+            "duplicates: 2 samples hold the very content of another; 1 such contents are in more than one split" in out
+        )
         source = load_index(tmp_path / "out")[0].source
         assert (source["duplicates"], source["duplicates_across_splits"]) == (2, 1)
 

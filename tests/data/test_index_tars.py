@@ -11,7 +11,7 @@ import webdataset
 
 from src.data.ecg_shards import ECGShards
 from src.data.index import Labels, open_table, table_path
-from src.data.make_index import find_tars, make_index
+from src.data.make_index import Contents, find_tars, make_index
 from src.data.scan import scan_tar
 from tests.data.conftest import LEADS, write_tar
 from tools.build_shards import main
@@ -21,14 +21,8 @@ META = {"leads": list(LEADS), "sampling_rate": 250.0}
 
 
 def index(folder, leads=None, sampling_rate=None, labels=(), patterns=None):
-    return make_index(
-        folder,
-        find_tars(folder, patterns),
-        leads=leads,
-        sampling_rate=sampling_rate,
-        labels=Labels(names=labels),
-        source={},
-    )
+    given = {"leads": leads, "sampling_rate": sampling_rate}
+    return make_index(folder, find_tars(folder, patterns), Contents("ecg", Labels(names=labels), {}, given))
 
 
 def write_with_webdataset(folder, count=10):
@@ -283,13 +277,6 @@ def test_an_index_made_again_is_the_same(folder, tmp_path):
     (folder / "index.json").unlink()
     for path in tables:
         path.unlink()
-    make_index(
-        folder,
-        find_tars(folder),
-        leads=None,
-        sampling_rate=None,
-        labels=Labels(names=("even", "known")),
-        source=known["source"],
-    )
+    make_index(folder, find_tars(folder), Contents("ecg", Labels(names=("even", "known")), known["source"]))
     assert (folder / "index.json").read_bytes() == ours
     assert {path: path.read_bytes() for path in folder.glob("*.index.npy")} == tables

@@ -77,7 +77,8 @@ def test_counts_of_real_records_are_those_of_pandas(ptbxl, table):
         assert (counts.samples, counts.patients) == (len(own), own.patient_id.nunique())
         assert counts.tars == len(list(ptbxl.glob(f"{split}-*.tar"))) == -(-len(own) // 8)
         assert counts.bytes == sum(tar.stat().st_size for tar in ptbxl.glob(f"{split}-*.tar"))
-        assert (counts.shortest, counts.longest, counts.lengths) == (1000, 1000, {1000: len(own)})
+        contents = counts.contents
+        assert (contents["shortest"], contents["longest"], contents["lengths"]) == (1000, 1000, {1000: len(own)})
         reports = own.report[own.report != ""]
         assert (counts.texts.reports, counts.texts.distinct) == (len(reports), reports.nunique())
         assert counts.texts.duplicate_rate == pytest.approx(reports.duplicated().mean())
@@ -89,11 +90,11 @@ def test_counts_of_real_records_are_those_of_pandas(ptbxl, table):
 def test_labels_and_statistics_of_real_records_are_those_of_all_samples_at_once(ptbxl):
     found = read(ptbxl)
     for split, counts in found.splits.items():
-        with ECGShards(ptbxl, split, found.leads) as shards:
+        with ECGShards(ptbxl, split, counts.contents["leads"]) as shards:
             samples = shards.read(np.arange(len(shards)))
         ecg_CT = np.concatenate([sample["ecg"] for sample in samples], 1).astype(float)
-        assert np.allclose(counts.statistics.mean, ecg_CT.mean(1), atol=1e-12)
-        assert np.allclose(counts.statistics.std, ecg_CT.std(1), rtol=1e-9)
+        assert np.allclose(counts.contents["statistics"]["mean"], ecg_CT.mean(1), atol=1e-12)
+        assert np.allclose(counts.contents["statistics"]["std"], ecg_CT.std(1), rtol=1e-9)
         labels = pd.DataFrame([sample["labels"] for sample in samples], columns=list(found.labels.names))
         assert {name: own.positive for name, own in counts.labels.items()} == (labels == 1).sum().to_dict()
         assert {name: own.negative for name, own in counts.labels.items()} == (labels == 0).sum().to_dict()
@@ -119,9 +120,9 @@ def test_unknown_labels_grades_and_missing_leads_are_counted(tmp_path):
         counts = train.labels[name]
         assert (counts.positive, counts.negative, counts.unknown) == (values[1], values[0], values[None])
         assert counts.other == 1
-    assert train.missing_leads == {"II": 1}
+    assert train.contents["missing_leads"] == {"II": 1}
     assert (train.unnamed_patients, train.patients) == (1, 7)
-    assert train.statistics.count == (14 * 40, 13 * 40, 14 * 40)
+    assert train.contents["statistics"]["count"] == (14 * 40, 13 * 40, 14 * 40)
 
 
 def test_classes_are_counted_and_samples_of_none_or_two(tmp_path):
@@ -137,17 +138,17 @@ def test_classes_are_counted_and_samples_of_none_or_two(tmp_path):
     assert "not of exactly one class: 3" in as_text(found)
 
 
-def test_signals_in_two_splits_are_named(tmp_path):
+def test_contents_in_two_splits_are_named(tmp_path):
     made = list(records())
     made[19].signal_CT[:] = made[3].signal_CT  # val and train
     made[4].signal_CT[:] = made[5].signal_CT  # train and train
     write_shards(tmp_path / "s", made, describe(), samples_per_shard=6)
     found = read(tmp_path / "s")
     (shared,) = found.shared
-    assert (shared.splits, shared.signals, shared.patients) == (("train", "val"), 1, 0)
+    assert (shared.splits, shared.contents, shared.patients) == (("train", "val"), 1, 0)
     assert shared.keys == (("ecg-0003", "ecg-0019"),)
     assert (found.splits["train"].duplicates, found.splits["val"].duplicates) == (1, 0)
-    assert "1 signals and 0 patients are in both (ecg-0003 = ecg-0019)" in as_text(found)
+    assert "1 contents and 0 patients are in both (ecg-0003 = ecg-0019)" in as_text(found)
 
 
 def test_every_key_is_found_where_it_lies(folder):
@@ -254,8 +255,8 @@ def test_a_tar_that_is_cut_off_loses_what_is_behind_the_cut(folder):
         ("patients", {"train": 7, "val": 4}, "samples, patients and reports of val"),
         ("texts", {"train": 1, "val": 0}, "samples, patients and reports of train"),
         ("lengths", [40, 41], "lengths"),
-        ("missing_leads", {"II": 1}, "missing leads"),
-        ("statistics", None, "other statistics"),
+        ("missing_leads", {"II": 1}, "missing_leads"),
+        ("statistics", None, "statistics None"),
     ],
 )
 def test_an_index_that_tells_something_else_is_found_by_verifying(folder, key, value, sentence):

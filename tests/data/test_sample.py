@@ -8,6 +8,7 @@ import pytest
 
 from src.data.arrays import decode_npy
 from src.data.millivolt import to_millivolt
+from src.data.modalities.ecg import ECG
 from src.data.sample import Row, decode_sample
 from tests.data.conftest import npy
 
@@ -76,8 +77,8 @@ def test_broken_npy_is_a_value_error(spoil):
 
 def decode(array, meta, labels=0):
     data, text = npy(array), (meta if isinstance(meta, str) else json.dumps(meta)).encode()
-    row = Row(b"k", 0, len(data) + len(text), 0, (0, len(data)), (len(data), len(text)), (-1, -1))
-    return decode_sample(row, data + text, labels)
+    row = Row(b"k", 0, len(data) + len(text), 0, (len(data), len(text)), (-1, -1), ((0, len(data)),))
+    return decode_sample(row, data + text, labels, ECG, ("ecg.npy",))
 
 
 def test_sample_has_millivolt_labels_with_nan_and_the_rest_of_its_json():

@@ -99,7 +99,7 @@ def test_tars_of_others_are_indexed_as_by_build_shards_and_counted(tmp_path, cap
     out = capsys.readouterr().out
     assert "train: 2 samples of 0 patients, 2 samples without one" in out
     assert "not of exactly one class: 1" in out
-    assert "between train and val: 1 signals and 0 patients are in both (a = c)" in out
+    assert "between train and val: 1 contents and 0 patients are in both (a = c)" in out
     assert load_index(tmp_path)[0].leads == LEADS
 
 

@@ -172,18 +172,17 @@ def list_table(
                     f"{table}: rows {line_of[name]} and {number + 1} are both of the record {name}: keep one of them"
                 )
             line_of[name] = number + 1
-            studies.setdefault(_study(row, columns) or name, []).append(
-                Source(
-                    name=name,
-                    path=path,
-                    row=number if paths is None else None,
-                    split=_word(row[columns.split]) if columns.split else TRAINING_SPLIT,
-                    patient=_patient(row[columns.patient]) if columns.patient else None,
-                    labels=_known(table, number, row, columns, names),
-                    text=_word(row[columns.text]) or None if columns.text else None,
-                    meta={column: value for column in columns.meta if (value := plain(row[column])) is not None},
-                )
+            source = Source(
+                name=name,
+                path=path,
+                row=number if paths is None else None,
+                split=_word(row[columns.split]) if columns.split else TRAINING_SPLIT,
+                patient=_patient(row[columns.patient]) if columns.patient else None,
+                labels=_known(table, number, row, columns, names),
+                text=_word(row[columns.text]) or None if columns.text else None,
+                meta={column: value for column in columns.meta if (value := plain(row[column])) is not None},
             )
+            studies.setdefault(_study(row, columns) or name, []).append(source)
         except ValueError as error:
             if wrong is None:
                 raise

@@ -196,7 +196,7 @@ def _lines(counts: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _heading(index: ECGIndex) -> str:
-    return f"{len(index.leads)} leads at {index.sampling_rate:g} Hz: {' '.join(index.leads)}"
+    return f"leads {' '.join(index.leads)} at {index.sampling_rate:g} Hz"
 
 
 def _remarks(index: ECGIndex) -> Iterable[str]:
