@@ -77,14 +77,14 @@ def decode_sample(row: Row, extent: bytes, labels: int, modality: Modality, fiel
     meta = decode_meta(_member(view, row.meta)) if row.meta[0] >= 0 else {}
     known = meta.pop("labels", None)
     content = modality.decode(members, meta)
-    sample = Sample(
-        key=key,
-        labels=decode_labels([None] * labels if known is None else known, labels),
-        text=decode_text(_member(view, row.text)) if row.text[0] >= 0 else None,
-        meta=meta,
-    )
-    sample.update(cast(Any, content))
-    return sample
+    sample = {
+        "key": key,
+        "labels": decode_labels([None] * labels if known is None else known, labels),
+        "text": decode_text(_member(view, row.text)) if row.text[0] >= 0 else None,
+        "meta": meta,
+        **content,
+    }
+    return cast(Sample, sample)
 
 
 def content_of(row: Row, extent: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from src.data.index import (
 )
 from src.data.load_index import load_index
 from src.data.modalities import MODALITIES
+from src.data.modality import Modality
 from src.data.sample import Row, Sample, decode_sample, fields_of, rows
 from src.files import sha256_of
 
@@ -35,11 +36,12 @@ OPEN_SHARDS = 64
 
 
 class _OpenShard:
-    """A tar's file descriptor and table."""
+    """A tar's file descriptor, table and the members with the content of its samples."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, modality: Modality) -> None:
         self.path = path
         self.table = open_table(table_path(path))
+        self.fields = fields_of(self.table, modality)
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def pread(self, size: int, start: int) -> bytes:
@@ -97,8 +99,8 @@ class Shards:
         """
         found: list[Any] = [None] * len(samples)
         for shard, table, places in self._by_shard(samples):
-            for place, row in zip(places, rows(table, fields := fields_of(table, self._modality)), strict=True):
-                found[place] = self._read(shard, row, fields)
+            for place, row in zip(places, rows(table, shard.fields), strict=True):
+                found[place] = self._read(shard, row)
         return found
 
     def batches(self, samples: NDArray[np.int64] | None = None, size: int = 512) -> Iterator[list[Sample]]:
@@ -107,7 +109,7 @@ class Shards:
         for start in range(0, len(samples), size):
             yield self.read(samples[start : start + size])
 
-    def _read(self, shard: _OpenShard, row: Row, fields: Sequence[str]) -> Sample:
+    def _read(self, shard: _OpenShard, row: Row) -> Sample:
         extent = shard.pread(row.size, row.start)
         if len(extent) != row.size or zlib.crc32(extent) != row.crc32:
             raise ValueError(
@@ -115,7 +117,7 @@ class Shards:
                 " are not those that were indexed: restore the file from its source or build the shards again"
             )
         try:
-            return decode_sample(row, extent, self._labels, self._modality, fields)
+            return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:
             raise ValueError(f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again") from error
 
@@ -145,7 +147,7 @@ class Shards:
             self._verified.add(number)
         while len(self._open) >= OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        self._open[number] = _OpenShard(path)
+        self._open[number] = _OpenShard(path, self._modality)
         return self._open[number]
 
     def close(self) -> None:
