@@ -183,10 +183,11 @@ def test_every_link_into_the_repository_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_every_flag_that_the_page_on_ecgs_tells_of_exists():
-    told = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / "ecg.md").read_text()))
+@pytest.mark.parametrize(("page", "verbs"), [("shards.md", ("ecg", "index")), ("ecg.md", ("ecg",))])
+def test_every_flag_that_a_page_on_shards_tells_of_exists(page, verbs):
+    told = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / page).read_text()))
     known = ""
-    for command in (["tools.build_shards", "ecg"], ["tools.inspect_shards"]):
+    for command in (*(["tools.build_shards", verb] for verb in verbs), ["tools.inspect_shards"]):
         help_of = [sys.executable, "-m", *command, "--help"]
         known += subprocess.run(help_of, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert told <= set(re.findall(r"--[a-z][a-z-]+", known)) and len(told) > 15
