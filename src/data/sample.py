@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.modality import Modality
+from src.data.video import Video
 
 META_FIELD = "json"
 TEXT_FIELD = "txt"
@@ -33,6 +34,8 @@ class Sample(TypedDict):
     """[C, T] in mV."""
     lead_keep: NotRequired[NDArray[np.bool_]]
     """[C], False where a lead is missing (zeros) or flat: it holds no signal."""
+    videos: NotRequired[tuple[Video, ...]]
+    """Those of a study in their order; encoded still."""
 
 
 class Row(NamedTuple):

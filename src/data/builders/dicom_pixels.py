@@ -136,8 +136,13 @@ def syntax_of(dataset: Dataset) -> str:
     return str(dataset.file_meta.get("TransferSyntaxUID", ""))
 
 
+def is_video(dataset: Dataset) -> bool:
+    """Whether its pixels are one stream of MPEG-2, H.264 or HEVC."""
+    return syntax_of(dataset) in VIDEO
+
+
 def encapsulated_video(path: Path) -> bytes:
-    """The MPEG or H.264 stream of a file whose transfer syntax is a video's.
+    """The MPEG-2, H.264 or HEVC stream of a file whose transfer syntax is a video's.
 
     Raises:
         ValueError: it can't be read.

@@ -1,0 +1,191 @@
+"""Pictures of a video with their times, out of any file that is read: containers, GIF, multi-frame DICOM."""
+
+# H rows, W columns
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.data.builders.about import About
+from src.data.builders.dicom import about_dicom, burned_in, meta_of, open_dicom, regions_of
+from src.data.builders.dicom_pixels import Frames, blank_outside, encapsulated_video, is_video, open_frames
+from src.data.builders.records import Unusable, refuse_special, told
+from src.data.video import opened, refuse_too_many, size_of
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+CONTAINERS = (".mp4", ".m4v", ".mov", ".avi", ".mpg", ".mpeg", ".mkv", ".webm", ".wmv", ".gif")
+DICOM = (".dcm", ".dicom", ".ima")
+"""How files end that are looked for in a folder; DICOM files without suffix are found by what is in them."""
+MAGIC = b"DICM"
+
+
+class Picture(NamedTuple):
+    """A frame that is decoded."""
+
+    time: float
+    """Seconds from the first."""
+    frame: VideoFrame
+    aspect: Fraction = Fraction(1)
+    """Width of a pixel by its height."""
+
+
+class Pictures(Protocol):
+    """The frames of a video, which are read once."""
+
+    meta: dict[str, Any]
+    """What else the file tells that may go into a shard."""
+
+    def __iter__(self) -> Iterator[Picture]:
+        """One by one.
+
+        Raises:
+            ValueError: it can't be read, or not to its end.
+        """
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is one, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == MAGIC
+    except OSError:
+        return False
+
+
+def about_video(path: Path) -> About:
+    """Of whom a video is: DICOM files tell, others are not asked."""
+    return about_dicom(path) if path.is_file() and is_dicom(path) else About()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read."""
+
+    assumed_rate: float | None = None
+    """Hz, of DICOM files whose header states none."""
+    burned_in: bool = False
+    """Take DICOM files whose header says that words are drawn into the pixels."""
+    blank_outside: bool = False
+    """Blank what lies outside the regions that an ultrasound's header names; those without regions are refused."""
+
+    def pictures(self, path: Path) -> Pictures:
+        """The pictures of a file.
+
+        Raises:
+            ValueError: it is missing, empty, or none that is read here.
+        """
+        refuse_special(path)
+        with told(path, "a video"):
+            if path.stat().st_size == 0:
+                raise Unusable("it is empty")
+        if is_dicom(path):
+            return self._of_dicom(path)
+        return Contained(lambda: path.open("rb"))
+
+    def _of_dicom(self, path: Path) -> Pictures:
+        dataset = open_dicom(path)
+        if burned_in(dataset) and not self.burned_in:
+            raise ValueError(
+                "its header says that words are drawn into its pixels (BurnedInAnnotation), a name perhaps:"
+                " --burned-in keep takes it"
+            )
+        regions = [place for place, _ in regions_of(dataset)]
+        if self.blank_outside and not regions:
+            raise ValueError("its header names no region of a scan, outside of which --blank-outside could blank")
+        if is_video(dataset):
+            if self.blank_outside:
+                raise ValueError("it is an MPEG or H.264 stream in DICOM, in which --blank-outside can't blank")
+            data = encapsulated_video(path)
+            return Contained(lambda: io.BytesIO(data), meta_of(dataset))
+        frames = open_frames(path)
+        return OfDICOM(frames, regions if self.blank_outside else None, self.assumed_rate, meta_of(dataset))
+
+
+@dataclass
+class Contained:
+    """Pictures in a container that FFmpeg reads."""
+
+    open: Callable[[], AbstractContextManager[BinaryIO]]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Picture]:
+        """One by one; damage that a decoder would paint over is an error, and so is an end before the stated one."""
+        with self.open() as file, opened(file, strict=True) as (container, stream):
+            frames = _decoded(container, stream)
+            rate = stream.average_rate or stream.guessed_rate
+            first = previous = None
+            size = (0, 0)
+            number = -1
+            for number, frame in enumerate(frames):
+                size = size_of(frame) if number == 0 else size
+                if size_of(frame) != size:
+                    raise ValueError(f"its frame {number} is of another size than the first")
+                refuse_too_many(number + 1, *size)
+                time = frame.time
+                if time is None or (previous is not None and time <= previous):  # MPEG tells not all of them
+                    if not rate:
+                        raise ValueError("its frames have no times")
+                    time = 0.0 if previous is None else previous + 1.0 / float(rate)
+                first = time if first is None else first
+                previous = time
+                yield Picture(time - first, frame, _aspect(stream))
+            if number < 0:
+                raise ValueError("it holds no frames")
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    packets = 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ValueError(f"it is cut off or damaged at its packet {packets}")
+        packets += packet.size > 0
+        yield from packet.decode()
+    if packets < stream.frames:
+        raise ValueError(f"it is cut off: it holds {packets} of the {stream.frames} frames that its header states")
+
+
+def _aspect(stream: VideoStream) -> Fraction:
+    """As the container says, or else the codec; what no device has is none."""
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, 10) <= aspect <= 10 else Fraction(1)
+
+
+@dataclass
+class OfDICOM:
+    """Pictures of a multi-frame DICOM file, gray or RGB."""
+
+    frames: Frames
+    regions: list[tuple[int, int, int, int]] | None
+    """What is kept; None for all."""
+    assumed_rate: float | None
+    meta: dict[str, Any]
+
+    def __iter__(self) -> Iterator[Picture]:
+        """One by one."""
+        from av import VideoFrame
+
+        frames = self.frames
+        refuse_too_many(frames.frames, frames.height, frames.width)
+        times_T = frames.times_T
+        if times_T is None:
+            if self.assumed_rate is None and frames.frames > 1:
+                raise ValueError("its header states no rate of frames: --assume-rate HZ gives one")
+            times_T = np.arange(frames.frames) / (self.assumed_rate or 1.0)
+        for pixels, time in zip(frames, times_T, strict=True):
+            yield Picture(float(time), VideoFrame.from_ndarray(self._kept(pixels), "gray" if frames.gray else "rgb24"))
+
+    def _kept(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(pixels if self.regions is None else blank_outside(self.regions, pixels))
