@@ -66,7 +66,7 @@ def _copied(file: BinaryIO) -> tuple[bytes, list[float]]:
     packets = 0
     with (
         opened(file, strict=True) as (container, stream),
-        av.open(output, "w", format="mp4", container_options=BIT_EXACT) as written,
+        av.open(output, "w", format="mp4", container_options={"fflags": "+bitexact"}) as written,
     ):
         copy = written.add_stream_from_template(stream, opaque=False)
         codec = stream.codec_context.name
