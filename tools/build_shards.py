@@ -1,6 +1,7 @@
 """Build tar shards that the data section of a config can name, or index tars that are there already.
 
 python -m tools.build_shards ecg --input RECORDS [--table CSV] --output DIR    (--help tells every flag)
+python -m tools.build_shards video --input VIDEOS [--table CSV] --output DIR
 python -m tools.build_shards index --input DIR [--leads I II ...] [--sampling-rate HZ] [--labels NAME ...]
 """
 
@@ -20,6 +21,7 @@ from src.data.modalities import MODALITIES
 from tools.build_archive import pair
 from tools.build_ecg import build_ecg
 from tools.build_ecg_flags import add_flags
+from tools.build_video import add_video_flags, build_video
 
 
 def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:
@@ -98,6 +100,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     ecg = verbs.add_parser("ecg", help="shards of records in WFDB, EDF, XML, HDF5, MATLAB or numpy")
     add_flags(ecg)
     ecg.set_defaults(run=build_ecg)
+
+    video = verbs.add_parser("video", help="shards of videos: mp4, mov, avi, mpeg, gif, DICOM; single, or studies")
+    add_video_flags(video)
+    video.set_defaults(run=build_video)
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
     index.add_argument("--input", type=Path, required=True, help="folder of plain tars")

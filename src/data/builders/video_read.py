@@ -100,7 +100,7 @@ class Reading:
         if burned_in(dataset) and not self.burned_in:
             raise ValueError(
                 "its header says that words are drawn into its pixels (BurnedInAnnotation), a name perhaps:"
-                " --burned-in keep takes it"
+                " --burned-in takes it"
             )
         regions = [place for place, _ in regions_of(dataset)]
         if self.blank_outside and not regions:
