@@ -130,13 +130,18 @@ def opened(file: BinaryIO, strict: bool = False) -> Iterator[tuple[InputContaine
     """
     import av
 
-    options = {"format_whitelist": FORMATS, "max_pixels": str(MOST_PIXELS), "trans_color": "0"}
+    decoding = {"max_pixels": str(MOST_PIXELS)}
     if strict:
-        options["err_detect"] = "explode"
+        decoding["err_detect"] = "explode"
+    probing = {"format_whitelist": FORMATS, **decoding}
     try:
-        container = av.open(file, "r", options=options, metadata_errors="replace", buffer_size=1 << 20)
+        container = av.open(file, "r", options=probing, metadata_errors="replace", buffer_size=1 << 20)
         with container:
-            yield container, _moving_picture(container)
+            stream = _moving_picture(container)
+            if stream.codec_context.name == "gif":
+                decoding["trans_color"] = "0"  # black where nothing is drawn
+            stream.codec_context.options = decoding
+            yield container, stream
     except av.FFmpegError as error:  # some are OSErrors too, though no storage has failed
         raise ValueError(f"it can't be read as a video ({error.strerror})") from error
 

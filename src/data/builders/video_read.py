@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONTAINERS = (".mp4", ".m4v", ".mov", ".avi", ".mpg", ".mpeg", ".mkv", ".webm", ".wmv", ".gif")
 DICOM = (".dcm", ".dicom", ".ima")
 """How files end that are looked for in a folder; DICOM files without suffix are found by what is in them."""
-MAGIC = b"DICM"
+MAGIC, GIF = b"DICM", b"GIF8"
 
 
 class Picture(NamedTuple):
@@ -88,9 +88,11 @@ class Reading:
             ValueError: it is missing, empty, or none that is read here.
         """
         refuse_special(path)
-        with told(path, "a video"):
-            if path.stat().st_size == 0:
+        with told(path, "a video"), path.open("rb") as file:
+            if not (head := file.read(len(GIF))):
                 raise Unusable("it is empty")
+            if head == GIF and not _ends(file):
+                raise Unusable("it is cut off: the mark at the end of a GIF is missing")
         if is_dicom(path):
             return self._of_dicom(path)
         return Contained(lambda: path.open("rb"))
@@ -112,6 +114,26 @@ class Reading:
             return Contained(lambda: io.BytesIO(data), meta_of(dataset))
         frames = open_frames(path)
         return OfDICOM(frames, regions if self.blank_outside else None, self.assumed_rate, meta_of(dataset))
+
+
+def _ends(file: BinaryIO) -> bool:
+    """Whether a GIF's blocks, from its 5th byte on, lead to its trailer (GIF89a, 17 to 27)."""
+    screen = file.read(9)
+    if len(screen) < 9:
+        return False
+    file.seek(_table(screen[6]), 1)
+    while (block := file.read(1)) in (b"\x21", b"\x2c"):
+        head = file.read(1 if block == b"\x21" else 9)
+        if len(head) == 9:
+            file.seek(_table(head[8]) + 1, 1)
+        while (size := file.read(1)) > b"\0":
+            file.seek(size[0], 1)
+    return block == b"\x3b"
+
+
+def _table(flags: int) -> int:
+    """Bytes of the colours that follow."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 @dataclass
