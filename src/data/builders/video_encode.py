@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from src.data.builders.records import LARGEST_RECORD
-from src.data.builders.video_format import Encoding, kind_of, options_of
+from src.data.builders.video_format import BT601, FULL, PLANAR, UNKNOWN, Encoding, kind_of, options_of
 from src.data.builders.video_read import Picture
 from src.data.builders.video_scale import graph_of, steps_of, target_size
 from src.data.video import mean_rate
@@ -144,6 +144,9 @@ class _Output:
         context.time_base = stream.time_base = Fraction(1, TICKS)
         context.thread_count = 1
         context.color_range, context.colorspace = kind.range, kind.matrix
+        if kind.encoder == "ffv1" and kind.range == FULL and kind.pixels in PLANAR:  # mp4 tells all three or none
+            context.colorspace = kind.matrix if kind.matrix != UNKNOWN else BT601
+            context.color_primaries = context.color_trc = BT601
         self._stream = stream
         self._container.start_encoding()
         h264 = self.encoding.codec == "h264"

@@ -14,13 +14,12 @@ QUALITIES = {"h264": (0, 51, 18), "mjpeg": (2, 31, 3), "ffv1": (0, 0, 0)}
 """Best, worst and default of each codec: the CRF of x264, the quantiser of JPEG; FFV1 loses nothing."""
 PRESET = "veryfast"
 KEYFRAMES = 16
-LAMBDA = 118
-"""FFmpeg's unit of a JPEG quantiser."""
 PLANAR = ("yuv420p", "yuv422p", "yuv444p")
 """YUV that every codec here takes as it is."""
 FULL, TELEVISION = 2, 1
 """Ranges of values: 0 to 255, or 16 to 235."""
-BT601 = 6
+BT601, UNKNOWN = 6, 2
+"""FFmpeg's numbers of how colours are meant."""
 
 
 @dataclass(frozen=True)
@@ -60,33 +59,26 @@ def is_full(frame: VideoFrame) -> bool:
 
 
 def kind_of(frame: VideoFrame, encoding: Encoding, size: tuple[int, int]) -> Kind:
-    """What keeps most of a picture: gray stays gray, YUV stays YUV where that can be, RGB stays RGB without loss."""
-    found = frame.format
-    gray = encoding.gray or found.name.startswith("gray")
-    exact = encoding.lossless or encoding.codec == "ffv1"
-    known = (frame.color_range, frame.colorspace)
-    if gray:
-        pixels = "yuvj420p" if encoding.codec == "mjpeg" else "gray"
-        return Kind(_encoder(encoding, pixels), pixels, FULL, BT601 if encoding.codec == "mjpeg" else known[1])
-    name = found.name.replace("yuvj", "yuv")
-    if encoding.codec == "mjpeg":
-        pixels = name.replace("yuv", "yuvj") if name in PLANAR else "yuvj420p"
-        return Kind("mjpeg", pixels, FULL, known[1] if name in PLANAR else BT601)
-    if found.is_rgb or name == "pal8":
-        if exact:
-            pixels = "bgr0" if encoding.codec == "ffv1" else "rgb24"
-            return Kind(_encoder(encoding, pixels), pixels, FULL, 0)
-        name, known = "", (TELEVISION, BT601)
+    """What keeps most of a picture: gray stays gray, YUV stays YUV where that can be, RGB stays RGB without loss.
+
+    `size` is (H, W) of what is written: where a side is odd no two rows or columns share a colour, for which x264 has
+    no format, and of which readers make different things.
+    """
+    codec, name = encoding.codec, frame.format.name.replace("yuvj", "yuv")
+    gray, coloured = encoding.gray or name.startswith("gray"), frame.format.is_rgb or name == "pal8"
+    encoder = "libx264" if codec == "h264" else codec
+    if gray and codec != "mjpeg":
+        return Kind(encoder, "gray", FULL, frame.colorspace)
+    if coloured and not gray and (encoding.lossless or codec == "ffv1"):
+        return Kind("libx264rgb", "rgb24", FULL, 0) if codec == "h264" else Kind(codec, "bgr0", FULL, 0)
     pixels = name if name in PLANAR else "yuv420p"
-    if encoding.codec == "h264" and ((pixels != "yuv444p" and size[1] % 2) or (pixels == "yuv420p" and size[0] % 2)):
-        pixels = "yuv444p"  # x264 wants even sides else
-    return Kind(_encoder(encoding, pixels), pixels, FULL if found.name.startswith("yuvj") else known[0], known[1])
-
-
-def _encoder(encoding: Encoding, pixels: str) -> str:
-    if encoding.codec == "h264":
-        return "libx264rgb" if pixels == "rgb24" else "libx264"
-    return encoding.codec
+    if codec != "ffv1" and (size[0] % 2 or size[1] % 2):
+        pixels = "yuv444p"
+    if codec == "mjpeg":
+        return Kind(encoder, pixels.replace("yuv", "yuvj"), FULL, BT601 if coloured or gray else frame.colorspace)
+    if coloured:
+        return Kind(encoder, pixels, TELEVISION, BT601)
+    return Kind(encoder, pixels, FULL if is_full(frame) else frame.color_range, frame.colorspace)
 
 
 def options_of(encoding: Encoding) -> dict[str, str]:
@@ -95,6 +87,6 @@ def options_of(encoding: Encoding) -> dict[str, str]:
     if encoding.codec == "ffv1":
         return {"flags": "+bitexact", "level": "3", "slices": "4", "g": "1"}
     if encoding.codec == "mjpeg":
-        return {"flags": "+bitexact+qscale", "global_quality": str(quality * LAMBDA)}
+        return {"flags": "+bitexact", "qmin": str(quality), "qmax": str(quality)}
     fixed = {"flags": "+bitexact", "preset": PRESET, "bf": "0", "g": str(encoding.keyframes)}
     return {**fixed, "qp": "0"} if encoding.lossless else {**fixed, "crf": str(quality)}

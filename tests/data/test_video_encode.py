@@ -1,0 +1,176 @@
+"""What is encoded: sizes, rates, colours and times as asked for, and the same bytes every time."""
+
+import io
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from src.data.builders.video_encode import encode
+from src.data.builders.video_format import Encoding
+from src.data.builders.video_read import Reading
+from src.data.video import Video
+from tests.data import dicoms, videos
+
+FRAMES = videos.frames_of(frames=20)
+
+
+def encoded(path, **settings):
+    """The frames that OpenCV reads of it, what is told of it, and its bytes."""
+    data, told = encode(Reading(assumed_rate=25.0).pictures(path), Encoding(**settings))
+    frames = videos.by_opencv(data)
+    if frames.shape[1] % 2 == 0:
+        assert np.array_equal(Video(data, told).frames(), frames)
+    else:  # OpenCV takes a gray of odd height for green by two levels
+        assert np.abs(Video(data, told).frames().astype(int) - frames).max() <= 2
+        frames = Video(data, told).frames()
+    assert (told["frames"], told["height"], told["width"]) == frames.shape[:3]
+    return frames, told, data
+
+
+def times_in(data):
+    with av.open(io.BytesIO(data)) as container:
+        return np.array([frame.time for frame in container.decode(video=0)])
+
+
+LOSSLESS = {
+    "h264": (lambda path: videos.write(path), {"lossless": True}),
+    "h264 4:2:2": (lambda path: videos.write(path, pixels="yuv422p"), {"lossless": True}),
+    "h264 4:4:4": (lambda path: videos.write(path, pixels="yuv444p"), {"lossless": True}),
+    "ffv1": (lambda path: videos.write(path), {"codec": "ffv1"}),
+    "full range": (lambda path: videos.write_avi(path), {"lossless": True}),
+    "full range ffv1": (lambda path: videos.write_avi(path), {"codec": "ffv1"}),
+    "gif": (lambda path: videos.write_gif(path), {"lossless": True}),
+    "gif ffv1": (lambda path: videos.write_gif(path), {"codec": "ffv1"}),
+    "dicom gray": (lambda path: dicoms.write_native(path, FRAMES[..., 0]), {"lossless": True}),
+    "dicom gray ffv1": (lambda path: dicoms.write_native(path, FRAMES[..., 0]), {"codec": "ffv1"}),
+    "dicom rgb": (lambda path: dicoms.write_native(path, FRAMES), {"lossless": True}),
+    "dicom rgb ffv1": (lambda path: dicoms.write_native(path, FRAMES), {"codec": "ffv1"}),
+    "dicom odd": (lambda path: dicoms.write_native(path, FRAMES[:, :47, :61, 0]), {"lossless": True}),
+    "dicom odd rgb": (lambda path: dicoms.write_native(path, FRAMES[:, :47, :61]), {"lossless": True}),
+}
+SUFFIXES = {"gif": ".gif", "gif ffv1": ".gif", "full range": ".avi", "full range ffv1": ".avi"}
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_nothing_is_lost_where_nothing_may_be(tmp_path, name):
+    write, settings = LOSSLESS[name]
+    path = write(tmp_path / f"a{SUFFIXES.get(name, '.dcm' if 'dicom' in name else '.mp4')}")
+    if "dicom" in name:
+        reference = np.stack(list(Reading().pictures(path).frames))
+        reference = reference if reference.ndim == 4 else np.repeat(reference[..., None], 3, -1)
+    else:
+        reference = videos.gif_frames(path) if "gif" in name else videos.by_opencv(path)
+    frames, told, _ = encoded(path, **settings)
+    assert np.array_equal(frames, reference)
+    assert told["codec"] == settings.get("codec", "h264") and told["rate"] == 25.0
+
+
+@pytest.mark.parametrize("codec", ["h264", "mjpeg"])
+@pytest.mark.parametrize("source", ["mp4", "gray", "odd gray", "rgb", "odd rgb"])
+def test_what_is_lost_is_little(tmp_path, codec, source):
+    values = {"gray": FRAMES[..., 0], "odd gray": FRAMES[:, :47, :61, 0], "rgb": FRAMES, "odd rgb": FRAMES[:, :47, :61]}
+    if source == "mp4":
+        path = videos.write(tmp_path / "a.mp4", FRAMES)
+        reference = videos.by_opencv(path)
+    else:
+        path = dicoms.write_native(tmp_path / "a.dcm", values[source])
+        reference = values[source] if values[source].ndim == 4 else np.repeat(values[source][..., None], 3, -1)
+    frames, told, _ = encoded(path, codec=codec)
+    assert videos.psnr(frames, reference) > (30 if "rgb" in source else 34)
+    if "gray" in source:
+        assert np.abs(frames.astype(int) - frames[..., :1]).max() == 0, "gray stays gray"
+        assert abs(frames.mean() - reference.mean()) < 0.5, "and as bright"
+    worse, _, data = encoded(path, codec=codec, quality=30)
+    assert videos.psnr(worse, reference) < videos.psnr(frames, reference)
+
+
+def test_luminance_alone_is_that_of_opencv(tmp_path):
+    path = dicoms.write_native(tmp_path / "a.dcm", FRAMES)
+    frames, _, _ = encoded(path, gray=True, lossless=True)
+    reference = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in FRAMES])
+    assert np.abs(frames[..., 0].astype(int) - reference).max() <= 2
+    path = videos.write(tmp_path / "a.mp4", FRAMES)
+    frames, _, _ = encoded(path, gray=True, lossless=True)
+    reference = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in videos.by_opencv(path)])
+    assert np.abs(frames[..., 0].astype(int) - reference).mean() < 1.5
+
+
+SIZES = [
+    ({"size": (32, 32)}, (32, 32)),
+    ({"size": (32, 32), "fit": "crop"}, (32, 32)),
+    ({"size": (32, 32), "fit": "stretch"}, (32, 32)),
+    ({"size": (96, 200)}, (96, 200)),
+    ({"size": (31, 33), "fit": "crop"}, (31, 33)),
+    ({"shorter_side": 24}, (24, 32)),
+    ({"shorter_side": 33}, (33, 44)),
+    ({"shorter_side": 96}, (96, 128)),
+    ({}, (48, 64)),
+]
+
+
+@pytest.mark.parametrize(("settings", "size"), SIZES)
+@pytest.mark.parametrize("kind", ["gray", "rgb"])
+def test_sizes_are_those_asked_for(tmp_path, settings, size, kind):
+    values = FRAMES[..., 0] if kind == "gray" else FRAMES
+    path = dicoms.write_native(tmp_path / "a.dcm", values)
+    frames, told, _ = encoded(path, lossless=True, **settings)
+    assert frames.shape[1:3] == size == (told["height"], told["width"])
+    for number in (0, 11):
+        reference = brought(
+            FRAMES[number] if kind == "rgb" else np.repeat(values[number][..., None], 3, -1), settings, size
+        )
+        assert np.abs(frames[number].astype(int) - reference).mean() < 3.0, "as OpenCV scales"
+
+
+def brought(frame, settings, size):
+    """By OpenCV: scaled by area or linearly, then padded or cropped at the middle."""
+    height, width = frame.shape[:2]
+    fit = settings.get("fit", "pad")
+    scaled = size
+    if "size" in settings and fit != "stretch":
+        share = (min if fit == "pad" else max)(size[0] / height, size[1] / width)
+        scaled = (round(height * share), round(width * share))
+    smaller = scaled[0] < height
+    frame = cv2.resize(frame, scaled[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    room = np.zeros((*size, 3), np.uint8)
+    if fit == "pad":
+        top, left = (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
+        room[top : top + scaled[0], left : left + scaled[1]] = frame
+        return room
+    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    return frame[top : top + size[0], left : left + size[1]]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_turned_videos_are_stored_as_they_are_shown(tmp_path, degrees):
+    path = videos.turned(videos.write(tmp_path / "a.mp4", FRAMES), degrees)
+    frames, _, data = encoded(path, lossless=True)
+    assert np.array_equal(frames, videos.by_opencv(path))
+
+
+@pytest.mark.parametrize("codec", ["h264", "mjpeg", "ffv1"])
+def test_the_same_pictures_give_the_same_bytes_and_no_name_of_an_encoder(tmp_path, codec):
+    path = videos.write(tmp_path / "Zebedee.mp4", FRAMES, metadata={"title": "Zebedee", "creation_time": "2019-03-02"})
+    one, other = (encoded(path, codec=codec, shorter_side=40)[2] for _ in range(2))
+    assert one == other
+    for word in (b"Lav", b"x264", b"Zebedee", b"2019"):
+        assert word not in one
+    for box in (b"mvhd", b"tkhd", b"mdhd"):
+        place = one.index(box)
+        assert one[place + 8 : place + 16] == bytes(8), "no date"
+
+
+def test_keyframes_come_as_often_as_asked_for(tmp_path):
+    path = videos.write(tmp_path / "a.mp4", videos.frames_of(frames=40))
+    for every in (5, 16):
+        with av.open(io.BytesIO(encoded(path, keyframes=every)[2])) as container:
+            keys = [n for n, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
+        assert np.diff([*keys, 40]).max() <= every
+
+
+def test_a_video_that_becomes_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.data.builders.video_encode.LARGEST_RECORD", 5000)
+    with pytest.raises(ValueError, match="cut it into clips"):
+        encoded(videos.write(tmp_path / "a.mp4", FRAMES), codec="ffv1")
