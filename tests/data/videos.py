@@ -26,7 +26,7 @@ def write(path, frames=None, codec="libx264", pixels="yuv420p", form=None, times
         stream = container.add_stream(codec, rate=rate, options={key: str(value) for key, value in options.items()})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
         stream.metadata.update(metadata)
-        base = Fraction(1, 90000) if codec.startswith("libx264") else Fraction(1, rate)
+        base = Fraction(1, 90000) if codec.startswith("libx264") and path.suffix != ".avi" else Fraction(1, rate)
         stream.codec_context.time_base = base
         for time, values in zip(times, frames, strict=True):
             frame = av.VideoFrame.from_ndarray(values, "gray" if values.ndim == 2 else "rgb24").reformat(format=pixels)

@@ -18,7 +18,7 @@ from src.data.video import Facts, opened, survey
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
-    from av.container import InputContainer
+    from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
 
 PICTURES_ONLY = "filter_units=pass_types=1-5|7-8"
@@ -87,12 +87,21 @@ def _copied(file: BinaryIO) -> tuple[bytes, list[float]]:
                 cleaned.pts, cleaned.dts = cleaned.pts - first, cleaned.dts - first
                 times.append(float(cleaned.pts * cleaned.time_base))
                 cleaned.stream = copy
-                written.mux(cleaned)
+                _add(written, cleaned)
                 if output.tell() > LARGEST_RECORD:
                     raise ValueError(f"it is more than {LARGEST_RECORD:,} bytes: cut it into clips")
         if packets < stream.frames:
             raise ValueError(f"it is cut off: it holds {packets} of the {stream.frames} frames that its header states")
     return output.getvalue(), times
+
+
+def _add(written: OutputContainer, packet: Packet) -> None:
+    import av
+
+    try:
+        written.mux(packet)
+    except av.FFmpegError:  # H.264 out of an AVI lacks the head that an mp4 needs
+        raise NotPassed from None
 
 
 def _cleaned(packet: Packet, clean: Callable[[bytes], bytes]) -> list[Packet]:
