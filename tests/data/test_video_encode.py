@@ -1,15 +1,16 @@
 """What is encoded: sizes, rates, colours and times as asked for, and the same bytes every time."""
 
 import io
+from fractions import Fraction
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from src.data.builders.video_encode import encode
+from src.data.builders.video_encode import at_rate, encode
 from src.data.builders.video_format import Encoding
-from src.data.builders.video_read import Reading
+from src.data.builders.video_read import Picture, Reading
 from src.data.video import Video
 from tests.data import dicoms, videos
 
@@ -150,6 +151,55 @@ def test_turned_videos_are_stored_as_they_are_shown(tmp_path, degrees):
     assert np.array_equal(frames, videos.by_opencv(path))
 
 
+def test_pixels_that_are_not_square_become_so(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for values in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, "rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    frames, _, _ = encoded(path)
+    assert frames.shape[1:3] == (48, 96)
+    assert encoded(path, shorter_side=24)[0].shape[1:3] == (24, 48)
+
+
+def test_times_stay_as_they_are(tmp_path):
+    written = np.append(0, np.cumsum(np.random.default_rng(0).integers(10, 90, 19) / 1000))
+    _, told, data = encoded(videos.write(tmp_path / "a.mp4", FRAMES, times=written))
+    assert np.allclose(times_in(data), written, atol=1e-4) and told["uneven"] is True
+    assert told["rate"] == pytest.approx(19 / written[-1], rel=1e-4)
+    _, told, _ = encoded(videos.write(tmp_path / "b.mp4", FRAMES, rate=30))
+    assert "uneven" not in told and told["rate"] == pytest.approx(30, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_at_a_rate_each_picture_is_the_nearest(seed):
+    """Against a search over all pictures for each time."""
+    rng = np.random.default_rng(seed)
+    rate = float(rng.uniform(3, 60))
+    times = np.append(0, np.cumsum(rng.uniform(0.01, 0.2, int(rng.integers(1, 40)))))
+    shown = list(at_rate([Picture(time, number) for number, time in enumerate(times)], rate))
+    end = times[-1] * len(times) / (len(times) - 1)
+    grid = np.arange(0, end - 1e-6, 1 / rate)
+    assert np.allclose([picture.time for picture in shown], grid)
+    distance = np.abs(grid[:, None] - times)
+    assert all(distance[k, picture.frame] == pytest.approx(distance[k].min()) for k, picture in enumerate(shown))
+
+
+@pytest.mark.parametrize(("rate", "count"), [(25, 20), (12.5, 10), (50, 40), (10, 8)])
+def test_rates_are_those_asked_for(tmp_path, rate, count):
+    path = videos.write(tmp_path / "a.mp4", FRAMES)
+    frames, told, data = encoded(path, rate=rate, lossless=True)
+    reference = videos.by_opencv(path)
+    assert (told["frames"], told["rate"]) == (count, rate) and np.allclose(times_in(data), np.arange(count) / rate)
+    assert (told["source_frames"], told["source_rate"]) == (20, 25.0)
+    assert all((frame == reference).all((1, 2, 3)).any() for frame in frames), "none is made up"
+    if rate == 25:
+        assert np.array_equal(frames, reference)
+
+
 @pytest.mark.parametrize("codec", ["h264", "mjpeg", "ffv1"])
 def test_the_same_pictures_give_the_same_bytes_and_no_name_of_an_encoder(tmp_path, codec):
     path = videos.write(tmp_path / "Zebedee.mp4", FRAMES, metadata={"title": "Zebedee", "creation_time": "2019-03-02"})
@@ -162,12 +212,13 @@ def test_the_same_pictures_give_the_same_bytes_and_no_name_of_an_encoder(tmp_pat
         assert one[place + 8 : place + 16] == bytes(8), "no date"
 
 
-def test_keyframes_come_as_often_as_asked_for(tmp_path):
-    path = videos.write(tmp_path / "a.mp4", videos.frames_of(frames=40))
+@pytest.mark.parametrize("source", [1, 250])
+def test_keyframes_come_as_often_as_asked_for(tmp_path, source):
+    path = videos.write(tmp_path / "a.mp4", videos.frames_of(frames=40), g=source)
     for every in (5, 16):
         with av.open(io.BytesIO(encoded(path, keyframes=every)[2])) as container:
             keys = [n for n, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
-        assert np.diff([*keys, 40]).max() <= every
+        assert np.diff([*keys, 40]).max() <= every and len(keys) <= -(-40 // every), "and not where they were"
 
 
 def test_a_video_that_becomes_too_large_is_refused(tmp_path, monkeypatch):

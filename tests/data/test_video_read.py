@@ -185,7 +185,21 @@ def moov_first(path):
     cut(path, 0.6)
 
 
+def cut_between(path):
+    """At the end of a frame, so that no packet is broken."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for values in videos.frames_of(frames=40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, "rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: ends[29]])
+
+
 BAD = {
+    "between.mp4": (cut_between, "it holds 30 of the 40 frames"),
     "empty.mp4": (lambda path: path.write_bytes(b""), "empty"),
     "noise.mp4": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "can't be read as a video"),
     "text.avi": (lambda path: path.write_text("Zebedee " * 99), "can't be read as a video"),

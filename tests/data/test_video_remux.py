@@ -10,7 +10,7 @@ from src.data.builders.video_read import Reading
 from src.data.builders.video_remux import NotPassed, remux, without_comments, without_user_data
 from src.data.video import Video
 from tests.data import videos
-from tests.data.test_video_read import with_sound_and_cover
+from tests.data.test_video_read import cut_between, moov_first, with_sound_and_cover
 
 SECRETS = (b"Zebedee", b"Quagmire", b"19411207", b"MRN-0815", b"Ward-Nine")
 ALL = b" ".join(SECRETS)
@@ -171,10 +171,9 @@ def test_what_has_no_such_mp4_is_not_passed(tmp_path, name):
     assert len(list(Reading().pictures(path))) == 12, "but read"
 
 
-def test_what_is_cut_off_is_refused(tmp_path):
-    from tests.data.test_video_read import moov_first
-
-    moov_first(tmp_path / "a.mp4")
+@pytest.mark.parametrize("make", [cut_between, moov_first])
+def test_what_is_cut_off_is_refused(tmp_path, make):
+    make(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="cut off"):
         passed(tmp_path / "a.mp4")
 

@@ -244,8 +244,6 @@ def _to_gray(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
 def _eight_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     stored = _whole(dataset, "BitsStored")
     signed = _whole(dataset, "PixelRepresentation", 0, least=0) == 1
-    if not signed:
-        values_HW = values_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
     if stored <= 8:
         values_HW = values_HW.astype(np.int16) + (1 << (stored - 1) if signed else 0)
         return (values_HW << (8 - stored)).astype(np.uint8)
