@@ -98,6 +98,23 @@ def test_a_json_that_tells_something_else_is_refused(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", [name for name in STORED if "of others" not in name])
+def test_a_glance_tells_what_a_survey_finds(tmp_path, name):
+    data, told = STORED[name](tmp_path / "a.mp4")
+    found, seen = Video(data, told).survey(), Video(data, told).glance()
+    assert found._replace(rate=None) == seen._replace(rate=None) and found.rate == pytest.approx(seen.rate, rel=1e-6)
+
+
+def test_what_others_wrote_is_decoded_whatever_they_tell(tmp_path):
+    good = videos.write(tmp_path / "a.mp4", LONG).read_bytes()
+    ((start, stop),) = videos.boxes(good, b"mdat")
+    bad = good[: start + 50] + bytes(stop - start - 50) + good[stop:]
+    told = {"frames": 70, "height": 48, "width": 64, "codec": "h264"}
+    assert Video(bad, told).glance().frames == 70
+    with pytest.raises(ValueError, match="its video 0"):
+        GatherVideos().add("train", _decode([("mp4", memoryview(bad))], {"videos": [told]}))
+
+
 def test_videos_can_be_sent_to_another_process(tmp_path):
     from multiprocessing.reduction import ForkingPickler
 

@@ -79,8 +79,8 @@ def test_turned_videos_are_turned_as_opencv_turns_them(tmp_path, degrees):
     assert frames.shape[1:3] == ((64, 48) if degrees % 180 else (48, 64))
 
 
-def with_sound_and_cover(path):
-    """A cover picture first, then sound, then the video."""
+def with_sound_and_cover(path, frames=FRAMES):
+    """A cover picture first, then sound, then the video, if there are frames."""
     cover = dicoms.jpeg(np.zeros((40, 40, 3), np.uint8))
     with av.open(str(path), "w") as container:
         picture = container.add_stream("mjpeg", rate=1)
@@ -88,15 +88,17 @@ def with_sound_and_cover(path):
         picture.pix_fmt = "yuvj420p"
         picture.disposition = 1024  # attached_pic
         sound = container.add_stream("aac", rate=8000)
-        video = container.add_stream("libx264", rate=25)
-        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        if len(frames):
+            video = container.add_stream("libx264", rate=25)
+            video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
         container.start_encoding()
         packet = av.Packet(cover)
         packet.stream, packet.pts, packet.dts = picture, 0, 0
         container.mux(packet)
-        for values in FRAMES:
+        for values in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(values, "rgb24").reformat(format="yuv420p")))
-        container.mux(video.encode(None))
+        if len(frames):
+            container.mux(video.encode(None))
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
         silence.sample_rate = 8000
         container.mux(sound.encode(silence))
@@ -206,6 +208,7 @@ BAD = {
     "folder.mp4": (lambda path: path.mkdir(), "can't be opened"),
     "none.mp4": (lambda path: None, "there is no none.mp4"),
     "sound.mp4": (lambda path: sound_alone(path), "no video"),
+    "sound_with_cover.mp4": (lambda path: with_sound_and_cover(path, []), "no video"),
     "cut.mp4": (lambda path: cut(videos.write(path), 0.5), "can't be read as a video"),
     "moov_first.mp4": (moov_first, "cut off"),
     "cut.avi": (lambda path: cut(videos.write_avi(path, videos.frames_of(frames=60)), 0.5), "cut off|damaged"),
@@ -253,9 +256,10 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, name):
     assert "\n" not in str(error.value) and "Zebedee" not in str(error.value)
 
 
-def test_a_bomb_takes_no_room(tmp_path):
-    """In a process of its own with 2 GB."""
-    huge_gif(tmp_path / "huge.gif")
+@pytest.mark.parametrize("side", [65000, 14000])
+def test_a_bomb_takes_no_room(tmp_path, side):
+    """In a process of its own; FFmpeg by itself would make room for 14,000 x 14,000, 784 MB."""
+    (tmp_path / "huge.gif").write_bytes(gif_of(side, side, 3))
     program = (
         "import resource, sys; from pathlib import Path; from src.data.builders.video_read import Reading\n"
         "import av, numpy, pydicom\n"
@@ -267,7 +271,14 @@ def test_a_bomb_takes_no_room(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "huge.gif"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("refused") and int(done.stdout.split()[-1]) < 700_000, done.stdout + done.stderr
+    assert done.stdout.startswith("refused") and int(done.stdout.split()[-1]) < 400_000, done.stdout + done.stderr
+
+
+def test_a_frame_that_is_suddenly_large_is_refused_by_the_decoder(tmp_path, monkeypatch):
+    of_two_sizes(tmp_path / "a.mp4")
+    monkeypatch.setattr("src.data.video.MOST_PIXELS", 3500)
+    with pytest.raises(ValueError, match="can't be read as a video"):
+        read(tmp_path / "a.mp4")
 
 
 def test_the_bound_on_all_pixels_holds(tmp_path, monkeypatch):
@@ -276,6 +287,28 @@ def test_the_bound_on_all_pixels_holds(tmp_path, monkeypatch):
         read(videos.write(tmp_path / "a.mp4"))
     with pytest.raises(ValueError, match="unpacks to more than"):
         survey(io.BytesIO((tmp_path / "a.mp4").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "least"), [("libx264", "mp4", 10), ("mpeg4", "mp4", 25), ("mpeg2video", "mpg", 12)]
+)
+def test_most_bytes_that_are_changed_are_noticed(tmp_path, codec, suffix, least):
+    """Of 40 files with one changed byte; a decoder that paints over damage notices 2 to 5 of them."""
+    path = tmp_path / f"a.{suffix}"
+    write = videos.write if suffix == "mp4" else videos.write_mpeg
+    good = write(path, videos.frames_of(frames=40), codec=codec, bf=0).read_bytes()
+    ((start, stop),) = videos.boxes(good, b"mdat") if suffix == "mp4" else ((2000, len(good)),)
+    noticed = {False: 0, True: 0}
+    rng = np.random.default_rng(0)
+    for place in rng.integers((3 * start + stop) // 4, stop - 10, 40):
+        data = bytearray(good)
+        data[place] ^= int(rng.integers(1, 255))
+        for strict in noticed:
+            try:
+                survey(io.BytesIO(data), strict)
+            except ValueError:
+                noticed[strict] += 1
+    assert noticed[True] >= least > noticed[False]
 
 
 @pytest.mark.data

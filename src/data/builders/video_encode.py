@@ -16,7 +16,7 @@ from src.data.builders.records import LARGEST_RECORD
 from src.data.builders.video_format import BT601, FULL, PLANAR, UNKNOWN, Encoding, kind_of, options_of
 from src.data.builders.video_read import Picture
 from src.data.builders.video_scale import graph_of, steps_of, target_size
-from src.data.video import mean_rate
+from src.data.video import mean_rate, survey
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -54,6 +54,9 @@ def encode(pictures: Iterable[Picture], encoding: Encoding) -> tuple[bytes, dict
         told |= {"source_frames": len(times), "source_rate": mean_rate(times)}
     elif is_uneven(output.times):
         told["uneven"] = True
+    found = survey(io.BytesIO(data), strict=True)  # what can't be read again must not get into a tar
+    if (found.frames, found.height, found.width) != (told["frames"], *output.size):
+        raise ValueError(f"it can't be encoded: {told['frames']} frames became {found.frames}")
     return data, told
 
 
