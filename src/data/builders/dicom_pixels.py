@@ -1,0 +1,298 @@
+"""The frames of a DICOM file as 8-bit gray or RGB, whatever its transfer syntax: each by one named decoder.
+
+The decoder is fixed for each syntax, so that the same file gives the same bytes wherever it is built: pydicom for what
+is not compressed and for RLE, Pillow for JPEG of 8 bits (6 ms for a colour frame of 800 x 600, GDCM takes 55), and GDCM
+(BSD) for the other JPEGs, JPEG-LS and JPEG 2000.
+"""
+
+# T frames, H rows, W columns
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.data.builders.dicom import IMAGE, function_of, numbers_of, open_dicom, quiet, shared, times_of
+from src.data.builders.records import LARGEST_RECORD, Unusable, told
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+GDCM = "gdcm"
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+"""Implicit, explicit, explicit big endian."""
+RLE = "1.2.840.10008.1.2.5"
+BASELINE = "1.2.840.10008.1.2.4.50"
+OF_PILLOW = {"MONOCHROME1", "MONOCHROME2", "YBR_FULL", "YBR_FULL_422"}
+COMPRESSED = {
+    BASELINE: "JPEG baseline",
+    "1.2.840.10008.1.2.4.51": "JPEG extended",
+    "1.2.840.10008.1.2.4.57": "JPEG lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG lossless, first-order",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+}
+VIDEO = {f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109)} | {
+    f"1.2.840.10008.1.2.4.{number}.1" for number in range(100, 107)
+}
+"""MPEG-2, H.264 and HEVC streams: no frames of their own."""
+GRAY = {"MONOCHROME1", "MONOCHROME2"}
+COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+PIXELS = (*IMAGE, "PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+MOST_PIXELS = 1 << 26
+"""Of a frame: 8192 x 8192."""
+MOST_BYTES = 1 << 34
+"""That a file's frames may unpack to: an hour of 640 x 480 gray at 15 Hz."""
+SLACK = 1 << 16
+"""A compressed frame of more than twice its raw size and this is no frame."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A file whose frames are still to be decoded."""
+
+    path: Path
+    dataset: Dataset
+    frames: int
+    height: int
+    width: int
+    times_T: NDArray[np.float64] | None
+    """Seconds, None where the header tells none."""
+    gray: bool
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """[H, W] or [H, W, 3], one by one.
+
+        Raises:
+            ValueError: a frame can't be decoded, is missing, or is of another size than the header's.
+        """
+        with told(self.path, "DICOM pixels"), quiet():
+            found = 0
+            for values in _decoded(self.path, self.dataset):
+                if values.shape[:2] != (self.height, self.width):
+                    raise Unusable(
+                        f"its frame {found} is {values.shape[0]} x {values.shape[1]}, the header says"
+                        f" {self.height} x {self.width}"
+                    )
+                found += 1
+                yield _to_gray(values, self.dataset) if self.gray else _to_rgb(values, self.dataset)
+            if found != self.frames:
+                raise Unusable(f"it holds {found} frames and its header says {self.frames}")
+
+
+def open_frames(path: Path) -> Frames:
+    """The frames of a file with pixels.
+
+    Raises:
+        ValueError: no DICOM, no pixels, a syntax or a kind of pixel that is not read, or absurd sizes.
+    """
+    dataset = open_dicom(path)
+    syntax = syntax_of(dataset)
+    if syntax not in NATIVE and syntax != RLE and syntax not in COMPRESSED:
+        raise ValueError(f"its transfer syntax {syntax[:64]} is none that is read here")
+    height, width = (_whole(dataset, name) for name in ("Rows", "Columns"))
+    frames = _whole(dataset, "NumberOfFrames", 1)
+    samples = _whole(dataset, "SamplesPerPixel", 1)
+    bits = _whole(dataset, "BitsAllocated")
+    if height * width > MOST_PIXELS or height * width * frames * samples * -(-bits // 8) > MOST_BYTES:
+        raise ValueError(
+            f"its header says {frames:,} frames of {height} x {width}: more than a file may unpack to"
+            f" ({MOST_PIXELS:,} pixels a frame, {MOST_BYTES:,} bytes in all)"
+        )
+    interpretation = _interpretation(dataset)
+    if (samples, bits) not in ((1, 8), (1, 16), (1, 32), (3, 8)):
+        raise ValueError(f"it has {samples} values of {bits} bits for each pixel, which is not read here")
+    if samples == 1 and interpretation not in (*GRAY, "PALETTE COLOR"):
+        raise ValueError(f"its photometric interpretation {interpretation[:16]} is not read here")
+    if samples == 3 and interpretation not in COLOURS:
+        raise ValueError(f"its photometric interpretation {interpretation[:16]} is not read here")
+    gray = samples == 1 and interpretation in GRAY
+    return Frames(path, dataset, frames, height, width, times_of(dataset, frames), gray)
+
+
+def pixels(path: Path) -> tuple[NDArray[np.uint8], float | None]:
+    """All frames, [T, H, W] or [T, H, W, 3], and their mean rate in Hz, None where the header states none.
+
+    Raises:
+        ValueError: as for opening it and for decoding each.
+    """
+    frames = open_frames(path)
+    times_T = frames.times_T
+    rate = None if times_T is None or len(times_T) < 2 else float((len(times_T) - 1) / times_T[-1])
+    return np.stack(list(frames)), rate
+
+
+def syntax_of(dataset: Dataset) -> str:
+    """The transfer syntax."""
+    return str(dataset.file_meta.get("TransferSyntaxUID", ""))
+
+
+def encapsulated_video(path: Path) -> bytes:
+    """The MPEG or H.264 stream of a file whose transfer syntax is a video's.
+
+    Raises:
+        ValueError: it can't be read.
+    """
+    import pydicom
+    from pydicom.encaps import generate_fragments
+
+    with told(path, "DICOM"), quiet():
+        dataset = pydicom.dcmread(path, force=False, specific_tags=["PixelData"])
+        fragments = list(generate_fragments(dataset.PixelData))
+        return b"".join(fragments[1:])  # the first is the offset table
+
+
+def blank_outside(regions: list[tuple[int, int, int, int]], frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frame with zeros where no region is: what an ultrasound device writes around its scans is gone."""
+    kept = np.zeros_like(frame)
+    for top, left, bottom, right in regions:
+        kept[top:bottom, left:right] = frame[top:bottom, left:right]
+    return kept
+
+
+def _decoded(path: Path, dataset: Dataset) -> Iterator[NDArray[Any]]:
+    """Each frame: gray and palette indices [H, W] as stored, colours as RGB [H, W, 3]."""
+    import pydicom
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels import iter_pixels
+
+    if path.stat().st_size > LARGEST_RECORD:
+        raise Unusable(f"{path.name} has more than the {LARGEST_RECORD:,} bytes that a file may have")
+    syntax = syntax_of(dataset)
+    whole = pydicom.dcmread(path, force=False, specific_tags=list(PIXELS))
+    if "PixelData" not in whole:
+        raise Unusable("it holds no pixels")
+    if syntax not in NATIVE:
+        _refuse_bombs(whole, dataset)
+    if syntax == BASELINE and _interpretation(dataset) in OF_PILLOW:
+        yield from map(
+            _decode_jpeg, generate_frames(whole.PixelData, number_of_frames=_whole(dataset, "NumberOfFrames", 1))
+        )
+        return
+    yield from iter_pixels(whole, decoding_plugin=GDCM if syntax in COMPRESSED else "pydicom" if syntax == RLE else "")
+
+
+def _decode_jpeg(frame: bytes) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, 3]; raises where the stream is cut off, at which other readers fill up with gray."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+        return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+
+
+def _refuse_bombs(whole: Dataset, dataset: Dataset) -> None:
+    """Refuse frames that would unpack to another size than the header's, before any decoder sees one.
+
+    Raises:
+        ValueError: so, or there are more or fewer of them than the header says.
+    """
+    from pydicom.encaps import generate_frames
+
+    height, width, frames = _whole(dataset, "Rows"), _whole(dataset, "Columns"), _whole(dataset, "NumberOfFrames", 1)
+    raw = height * width * _whole(dataset, "SamplesPerPixel") * -(-_whole(dataset, "BitsAllocated") // 8)
+    found = 0
+    for frame in generate_frames(whole.PixelData, number_of_frames=frames):
+        if len(frame) > 2 * raw + SLACK:
+            raise Unusable(f"its frame {found} has {len(frame):,} bytes, more than it would have uncompressed")
+        size = _size_in(frame)
+        if syntax_of(dataset) != RLE and size != (height, width):
+            told_size = "no size" if size is None else f"{size[0]} x {size[1]}"
+            raise Unusable(f"its frame {found} is compressed as {told_size}, the header says {height} x {width}")
+        found += 1
+    if found != frames:
+        raise Unusable(f"it holds {found} frames and its header says {frames}")
+
+
+def _size_in(frame: bytes) -> tuple[int, int] | None:
+    """(H, W) as a JPEG, JPEG-LS or JPEG 2000 stream states it (ITU T.81 B.2.2, T.87 C.2.2, T.800 A.5.1)."""
+    if (start := frame.find(b"\xff\x4f\xff\x51", 0, 4096)) >= 0 and len(frame) >= start + 24:
+        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+        return bottom - top, right - left
+    place = 2
+    while place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", frame, place)
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            height, width = struct.unpack_from(">HH", frame, place + 5)
+            return height, width
+        place += 2 + length
+    return None
+
+
+def _to_gray(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
+    """8 bits: as stored where 8 are, else through the file's own window, without one from its least to its most."""
+    gray_HW = _eight_bits(values_HW, dataset)
+    return 255 - gray_HW if _interpretation(dataset) == "MONOCHROME1" else gray_HW
+
+
+def _eight_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
+    stored = _whole(dataset, "BitsStored")
+    signed = _whole(dataset, "PixelRepresentation", 0, least=0) == 1
+    if not signed:
+        values_HW = values_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
+    if stored <= 8:
+        values_HW = values_HW.astype(np.int16) + (1 << (stored - 1) if signed else 0)
+        return (values_HW << (8 - stored)).astype(np.uint8)
+    low = -(1 << (stored - 1)) if signed else 0
+    window, values = shared(dataset, "FrameVOILUTSequence"), shared(dataset, "PixelValueTransformationSequence")
+    centers, widths = numbers_of(window, "WindowCenter"), numbers_of(window, "WindowWidth")
+    if not centers or not widths or widths[0] <= 0:
+        share_HW = (values_HW - np.float64(low)) / ((1 << stored) - 1)
+    else:
+        slope, intercept = (
+            numbers_of(values, "RescaleSlope") or (1.0,),
+            numbers_of(values, "RescaleIntercept") or (0.0,),
+        )
+        share_HW = _windowed(values_HW * slope[0] + intercept[0], centers[0], widths[0], function_of(window))
+    return np.rint(np.clip(share_HW, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _windowed(values_HW: NDArray[np.float64], center: float, width: float, function: str) -> NDArray[np.float64]:
+    """The share of the brightest, in 0 .. 1 once clipped: PS3.3 C.11.2.1.2."""
+    if function == "SIGMOID":
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values_HW - center) / width, -700.0, 700.0)))
+    if function == "LINEAR_EXACT":
+        return (values_HW - center) / width + 0.5
+    if width <= 1.0:  # a threshold
+        return (values_HW > center - 0.5).astype(np.float64)
+    return (values_HW - (center - 0.5)) / (width - 1.0) + 0.5
+
+
+def _to_rgb(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
+    """Colours as they are, and those of a palette looked up."""
+    if values.ndim == 3:
+        return values.astype(np.uint8, copy=False)
+    from pydicom.pixels import apply_color_lut
+
+    rgb_HW3 = apply_color_lut(values, dataset)
+    bits = numbers_of(dataset, "RedPaletteColorLookupTableDescriptor")[2]
+    return (rgb_HW3 >> 8 if bits == 16 else rgb_HW3).astype(np.uint8)
+
+
+def _interpretation(dataset: Dataset) -> str:
+    return str(dataset.get("PhotometricInterpretation", "")).strip()
+
+
+def _whole(dataset: Dataset, attribute: str, default: int | None = None, least: int = 1) -> int:
+    """A whole number of the header.
+
+    Raises:
+        ValueError: it is missing, or below `least`.
+    """
+    values = numbers_of(dataset, attribute)
+    if not values and default is not None and attribute not in dataset:
+        return default
+    if len(values) != 1 or values[0] != int(values[0]) or values[0] < least:
+        raise Unusable(f"its header states no usable {attribute}")
+    return int(values[0])
