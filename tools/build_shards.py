@@ -1,6 +1,7 @@
 """Build tar shards that the data section of a config can name, or index tars that are there already.
 
 python -m tools.build_shards ecg --input RECORDS [--table CSV] --output DIR    (--help tells every flag)
+python -m tools.build_shards image --input IMAGES [--table CSV] --output DIR
 python -m tools.build_shards index --input DIR [--leads I II ...] [--sampling-rate HZ] [--labels NAME ...]
 """
 
@@ -20,6 +21,7 @@ from src.data.modalities import MODALITIES
 from tools.build_archive import pair
 from tools.build_ecg import build_ecg
 from tools.build_ecg_flags import add_flags
+from tools.build_image import add_image_flags, build_image
 
 
 def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:
@@ -98,6 +100,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     ecg = verbs.add_parser("ecg", help="shards of records in WFDB, EDF, XML, HDF5, MATLAB or numpy")
     add_flags(ecg)
     ecg.set_defaults(run=build_ecg)
+
+    image = verbs.add_parser("image", help="shards of images: files in folders or a table, or an .npz of MedMNIST")
+    add_image_flags(image)
+    image.set_defaults(run=build_image)
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
     index.add_argument("--input", type=Path, required=True, help="folder of plain tars")

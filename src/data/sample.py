@@ -33,6 +33,8 @@ class Sample(TypedDict):
     """[C, T] in mV."""
     lead_keep: NotRequired[NDArray[np.bool_]]
     """[C], False where a lead is missing (zeros) or flat: it holds no signal."""
+    image: NotRequired[NDArray[np.uint8] | NDArray[np.uint16]]
+    """[H, W] grey or [H, W, 3] RGB."""
 
 
 class Row(NamedTuple):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.builders.images import LARGEST_IMAGE, Encoding, ImageFiles
+from src.data.builders.convert_image import ConvertImage, Encoding
+from src.data.builders.images import LARGEST_IMAGE
 from src.data.builders.jpeg import strip_jpeg
 from src.data.builders.png import START, chunk, strip_png
 from src.data.builders.sources import Source
@@ -49,7 +50,7 @@ def convert(tmp_path):
     def read(data, name="x.img", **encoding):
         path = tmp_path / name
         path.write_bytes(data)
-        files, meta = ImageFiles(Encoding(**encoding))(Source(name=name, path=path))
+        files, meta = ConvertImage(Encoding(**encoding))(Source(name=name, path=path))
         ((field, content),) = files.items()
         return field, content, meta
 
@@ -278,10 +279,10 @@ def test_what_is_no_image_is_refused_in_a_sentence(convert, tmp_path):
     ok, data = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))
     assert ok and "16 bits and colours" in refused(convert, data.tobytes())
     with pytest.raises(ValueError, match=r"there is no gone\.png"):
-        ImageFiles()(Source(name="gone.png", path=tmp_path / "gone.png"))
+        ConvertImage()(Source(name="gone.png", path=tmp_path / "gone.png"))
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ValueError, match=r"can't be opened"):
-        ImageFiles()(Source(name="folder.png", path=tmp_path / "folder.png"))
+        ConvertImage()(Source(name="folder.png", path=tmp_path / "folder.png"))
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG"])
@@ -317,7 +318,7 @@ def test_the_pixels_of_every_public_image_are_kept(medssl_data, tmp_path):
     images_NHW = np.load(path, allow_pickle=False)["val_images"]
     np.save(tmp_path / "val.npy", images_NHW)
     for row in range(0, len(images_NHW), 7):
-        files, _ = ImageFiles()(Source(name=str(row), path=tmp_path / "val.npy", row=row))
+        files, _ = ConvertImage()(Source(name=str(row), path=tmp_path / "val.npy", row=row))
         assert np.array_equal(by_cv2(files["png"]), images_NHW[row])
 
 

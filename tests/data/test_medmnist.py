@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.data.builders import medmnist
-from src.data.builders.images import row_of
+from src.data.builders.convert_image import row_of
 from src.data.builders.medmnist import is_medmnist, list_arrays, unpack
 
 RNG = np.random.default_rng(0)

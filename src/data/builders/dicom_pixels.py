@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,17 @@ class Frames:
         Raises:
             ValueError: a frame can't be decoded, is missing, or is of another size than the header's.
         """
+        return self._each(_to_gray if self.gray else _to_rgb)
+
+    def deep(self) -> Iterator[NDArray[Any]]:
+        """Gray frames [H, W] with all bits that are stored, without a window: 9 to 16 of them fill uint16 from above.
+
+        Raises:
+            ValueError: as for iterating; more than 16 bits.
+        """
+        return self._each(_to_deep)
+
+    def _each(self, finish: Callable[[NDArray[Any], Dataset], NDArray[Any]]) -> Iterator[NDArray[Any]]:
         with told(self.path, "DICOM pixels"), quiet():
             found = 0
             for values in _decoded(self.path, self.dataset):
@@ -84,7 +95,7 @@ class Frames:
                         f" {self.height} x {self.width}"
                     )
                 found += 1
-                yield _to_gray(values, self.dataset) if self.gray else _to_rgb(values, self.dataset)
+                yield finish(values, self.dataset)
             if found != self.frames:
                 raise Unusable(f"it holds {found} frames and its header says {self.frames}")
 
@@ -234,6 +245,21 @@ def _to_gray(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     """8 bits: as stored where 8 are, else through the file's own window, without one from its least to its most."""
     gray_HW = _eight_bits(values_HW, dataset)
     return 255 - gray_HW if _interpretation(dataset) == "MONOCHROME1" else gray_HW
+
+
+def _to_deep(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """As stored, 0 black and the highest bit the highest of 8 or 16, so that files of 10 and of 14 bits are alike."""
+    stored = _whole(dataset, "BitsStored")
+    if stored <= 8:
+        return _to_gray(values_HW, dataset)
+    if stored > 16:
+        raise Unusable(f"it has {stored} bits a pixel, more than the 16 of an image")
+    signed = _whole(dataset, "PixelRepresentation", 0, least=0) == 1
+    positive_HW = values_HW.astype(np.int64) + (1 << (stored - 1) if signed else 0)
+    positive_HW = positive_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
+    if _interpretation(dataset) == "MONOCHROME1":
+        positive_HW = (1 << stored) - 1 - positive_HW
+    return (positive_HW << (16 - stored)).astype(np.uint16)
 
 
 def _eight_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:

@@ -1,17 +1,11 @@
-"""One image file into the member of a shard: its pixels, and nothing else that the file says.
-
-JPEG and PNG go over as they are compressed, less their metadata; everything else is decoded by Pillow and written as
-PNG, grey of 8 or 16 bits or RGB of 8.
-"""
+"""Image files as pixels, upright, and as their own bytes less metadata where these can stay as they are."""
 
 # H rows, W columns; an image is [H, W] grey or [H, W, 3] RGB
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +16,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from src.data.builders.jpeg import START as JPEG_START
 from src.data.builders.jpeg import strip_jpeg
 from src.data.builders.png import ORIENTATION, START, Strip, chunk, strip_png
-from src.data.builders.records import Unusable, refuse_special, told
-from src.data.builders.sources import Source
+from src.data.builders.records import Unusable, refuse_special
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 """That Pillow may open: none that starts a program, as EPS does."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".jp2", ".dcm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".jp2", ".dcm", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".dicom")
 LARGEST_FILE = 1 << 30
 """Bytes."""
 LARGEST_IMAGE = 89_478_485
@@ -36,76 +30,6 @@ ORIENTED = 0x0112
 """EXIF's tag for how the camera was held; 1 is upright."""
 PHOTOMETRIC = 262
 """TIFF's tag for what the shades mean; 0 where white is zero."""
-QUALITY = 95
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How images are stored; the defaults leave them as they are."""
-
-    size: tuple[int, int] | None = None
-    """[H, W] that each is brought to, whatever its aspect."""
-    shorter_side: int | None = None
-    """What larger images are shrunk to, with their aspect."""
-    form: str | None = None
-    """png or jpeg; None keeps JPEG and PNG and makes PNG of all else."""
-    quality: int = QUALITY
-    """Of a JPEG that is written here."""
-
-    def resizes(self, height: int, width: int) -> tuple[int, int] | None:
-        """The size to bring an image to; None where it has it already."""
-        wanted = (height, width)
-        if self.size is not None:
-            wanted = self.size
-        elif self.shorter_side is not None and min(height, width) > self.shorter_side:
-            ratio = self.shorter_side / min(height, width)
-            wanted = (max(round(height * ratio), 1), max(round(width * ratio), 1))
-        return None if wanted == (height, width) else wanted
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Converts a source, an image file or a row of an array of many, into the files of its sample."""
-
-    encoding: Encoding = Encoding()
-
-    def __call__(self, source: Source) -> tuple[Mapping[str, bytes], Mapping[str, Any]]:
-        """Members by field, and what the json says of them.
-
-        Raises:
-            ValueError: why it can't be used.
-        """
-        if source.row is not None:
-            return self.encode(row_of(source.path, source.row))
-        with told(source.path, "an image"):
-            data = read_bytes(source.path)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of tags that are of no interest here
-                return self._convert(data)
-
-    def _convert(self, data: bytes) -> tuple[Mapping[str, bytes], Mapping[str, Any]]:
-        form, stripped, image_HW = decode(data)
-        as_it_is = stripped is not None and self.encoding.form in (None, form)
-        if as_it_is and self.encoding.resizes(*image_HW.shape[:2]) is None:
-            assert stripped is not None
-            return {"jpg" if form == "jpeg" else "png": stripped}, {}
-        return self.encode(image_HW)
-
-    def encode(self, image_HW: NDArray[Any]) -> tuple[Mapping[str, bytes], Mapping[str, Any]]:
-        """A decoded image in the size and form asked for."""
-        height, width = image_HW.shape[:2]
-        image, meta = Image.fromarray(image_HW), {}
-        if (wanted := self.encoding.resizes(height, width)) is not None:
-            image = image.resize(wanted[::-1], Image.Resampling.BICUBIC)
-            meta["original_size"] = [height, width]
-        content = io.BytesIO()
-        if self.encoding.form == "jpeg":
-            if image_HW.dtype != np.uint8:
-                raise Unusable("it has 16 bits and JPEG has 8: leave out --format jpeg")
-            image.save(content, "JPEG", quality=self.encoding.quality, subsampling="4:4:4")
-            return {"jpg": content.getvalue()}, meta
-        image.save(content, "PNG")
-        return {"png": content.getvalue()}, meta
 
 
 def read_bytes(path: Path) -> bytes:
@@ -117,6 +41,23 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise Unusable("it is empty")
     return data
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file begins as DICOM does; 132 bytes of it are enough."""
+    return data[128:132] == b"DICM"
+
+
+def begins_as_dicom(path: Path) -> bool:
+    """Whether a file is DICOM; files that other formats name are not opened, and none that can't be."""
+    if path.suffix.casefold() in SUFFIXES and path.suffix.casefold() not in DICOM_SUFFIXES:
+        return False
+    try:
+        refuse_special(path)
+        with path.open("rb") as file:
+            return is_dicom(file.read(132))
+    except (OSError, ValueError):  # told when it is read
+        return False
 
 
 def decode(data: bytes) -> tuple[str, bytes | None, NDArray[Any]]:
@@ -235,10 +176,3 @@ def _sixteen_bits(image_HW: NDArray[Any]) -> NDArray[np.uint16]:
     if lowest < 0 or highest > 65535:
         raise Unusable(f"its values run from {lowest:,} to {highest:,}: grey has 0 to 65,535, in 8 or 16 bits")
     return image_HW.astype(np.uint16)
-
-
-def row_of(path: Path, row: int) -> NDArray[Any]:
-    """An image out of a .npy of many, [N, H, W] or [N, H, W, 3]."""
-    with told(path, "a .npy of numbers"):
-        image_HW = np.array(np.load(path, mmap_mode="r", allow_pickle=False)[row])
-    return np.ascontiguousarray(image_HW, image_HW.dtype.newbyteorder("="))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from src.data.builders.records import told
 from src.data.builders.sources import Listing, Source
 from src.data.index import Labels
 
@@ -59,6 +60,7 @@ def list_arrays(path: Path, folder: Path, label_names: Sequence[str] = ()) -> Li
         for split in splits:
             _check_images(path, split + IMAGES, headings[split + IMAGES])
         labels = {split: _labels(path, archive, headings, split) for split in splits}
+        crcs = {split: archive.getinfo(f"{split}{IMAGES}.npy").CRC for split in splits}
     if len({known_NK is None for known_NK in labels.values()}) > 1:
         bare = next(split for split, known_NK in labels.items() if known_NK is None)
         raise ValueError(f"{path} has labels of some splits and no {bare}{LABELS}: give all of them, or none")
@@ -66,7 +68,7 @@ def list_arrays(path: Path, folder: Path, label_names: Sequence[str] = ()) -> Li
     sources = [
         Source(
             name=f"{path.stem}-{split}-{number:06d}",
-            path=folder / f"{split}{IMAGES}.npy",
+            path=folder / _unpacked(crcs[split], split + IMAGES),
             split=split,
             row=number,
             labels=known,
@@ -78,21 +80,44 @@ def list_arrays(path: Path, folder: Path, label_names: Sequence[str] = ()) -> Li
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Write the images of each split of an .npz as .npy files that can be mapped.
+    """Write the images of each split of an .npz as .npy files that can be mapped; those that are there are kept.
 
     Raises:
-        ValueError: they are damaged, or would unpack to what no images are.
+        ValueError: they are damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _opened(path) as archive:
-        for name in archive.namelist():
-            if not name.endswith(f"{IMAGES}.npy"):
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            whole = folder / _unpacked(info.CRC, name)
+            if not name.endswith(IMAGES) or whole.exists():
                 continue
+            partial = whole.with_suffix(".partial")
             try:
-                with archive.open(name) as packed, (folder / Path(name).name).open("wb") as file:
+                with archive.open(info) as packed, partial.open("wb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise ValueError(f"{path}: {name} is damaged ({error}): fetch it again") from None
+                raise ValueError(f"{path}: {info.filename} is damaged ({error}): fetch it again") from None
+            partial.rename(whole)
+
+
+def check_images(path: Path, table: Path, rows: int) -> None:
+    """Refuse a table that has not one row for each image of a .npy of many.
+
+    Raises:
+        ValueError: so, or the array can't be read or holds no images.
+    """
+    with told(path, "a .npy of numbers"):
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = Heading(images.shape, images.dtype)
+    _check_images(path, "its array", found)
+    if found.shape[0] != rows:
+        raise ValueError(f"{path} holds {found.shape[0]:,} images and {table} has {rows:,} rows: give each image one")
+
+
+def _unpacked(crc32: int, name: str) -> str:
+    """By its content, so that what is left of a build of another .npz is not taken for it."""
+    return f"{name}-{crc32:08x}.npy"
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
