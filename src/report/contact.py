@@ -32,14 +32,19 @@ class Clip(NamedTuple):
     heading: str
     frames: NDArray[np.uint8]
     """[N, H, W] or [N, H, W, 3]."""
-    times_N: Sequence[float]
-    """s from the video's begin."""
+    captions: Sequence[str]
+    """What stands below each: its time."""
 
 
 def even_frames(frames: int, wanted: int) -> NDArray[np.int64]:
     """The numbers of at most `wanted` of a video's frames, in the middle of stretches of equal length."""
     count = min(frames, wanted)
     return ((2 * np.arange(count) + 1) * frames // (2 * max(count, 1))).astype(np.int64)
+
+
+def captions(numbers_N: NDArray[np.int64], rate: float | None) -> list[str]:
+    """The time of each frame in s, or its number where the rate in Hz is unknown."""
+    return [f"frame {number}" if not rate else f"{number / rate:.2f} s" for number in numbers_N.tolist()]
 
 
 def contact_sheet(
@@ -56,11 +61,11 @@ def contact_sheet(
     for clip, size, count in zip(clips, sizes, rows, strict=True):
         axes.text(0.0, y + 3.2, clip.heading, fontsize=8.5, color=INK)
         y += LINE + 1.0
-        for number, (frame, time) in enumerate(zip(clip.frames, clip.times_N, strict=True)):
+        for number, (frame, told) in enumerate(zip(clip.frames, clip.captions, strict=True)):
             row, column = divmod(number, columns)
             place = (column * (size[1] + GAP), y + row * (size[0] + TIME))
             draw_image(axes, frame, place, size)
-            axes.text(place[0], place[1] + size[0] + 2.8, f"{time:.2f} s", fontsize=7.0, color=MUTED)
+            axes.text(place[0], place[1] + size[0] + 2.8, told, fontsize=7.0, color=MUTED)
         y += count * (size[0] + TIME) + GAP
     return figure, axes
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from src.report.contact import COLUMNS, Clip, contact_sheet, even_frames, save_contact_sheet
+from src.report.contact import COLUMNS, Clip, captions, contact_sheet, even_frames, save_contact_sheet
 from src.report.planes import draw_planes, planes, save_planes
 from src.report.plate import page, save_image
 from src.report.svg import drawing
@@ -62,7 +62,9 @@ def test_frames_are_even_and_inside_of_the_video(frames, wanted):
 def test_a_contact_sheet_shows_each_frame_at_its_place_with_its_time(tmp_path):
     shades = [RNG.integers(0, 255, (count, 1, 1, 3), np.uint8) for count in (8, 3)]
     clips = [
-        Clip(f"clip {number}", own * np.ones((1, 40, 32 * (number + 1), 3), np.uint8), np.arange(len(own)) / 4)
+        Clip(
+            f"clip {number}", own * np.ones((1, 40, 32 * (number + 1), 3), np.uint8), captions(np.arange(len(own)), 4.0)
+        )
         for number, own in enumerate(shades)
     ]
     with drawing():
@@ -80,6 +82,7 @@ def test_a_contact_sheet_shows_each_frame_at_its_place_with_its_time(tmp_path):
         (width, tall) = np.abs(np.diff(corners, axis=0))[0]
         assert width == pytest.approx(320, abs=1)
         assert tall in (pytest.approx(400, abs=1), pytest.approx(200, abs=1))
+    assert captions(np.array([0, 12]), None) == ["frame 0", "frame 12"]
     assert len({round(corners[:, 1].mean()) for corners in extents}) == 3  # rows: 6, 2 and 3
     assert len({round(corners[:, 0].mean()) for corners in extents}) == COLUMNS
 
@@ -174,7 +177,9 @@ def test_no_word_leaves_the_page(kind):
         if kind == "image":
             figure, axes = page(10.0, 30.0, *LONG)
         elif kind == "sheet":
-            clip = Clip("0: 495 frames at 19.04 per s, 1080 x 1920, h264", np.zeros((1, 90, 10), np.uint8), [3599.99])
+            clip = Clip(
+                "0: 495 frames at 19.04 per s, 1080 x 1920, h264", np.zeros((1, 90, 10), np.uint8), ["3599.99 s"]
+            )
             figure, axes = contact_sheet([clip, clip], *LONG)
         else:
             shape = (2, 64, 64) if kind == "slab" else (16, 16, 16)
@@ -187,8 +192,8 @@ def test_no_word_leaves_the_page(kind):
 
 def test_no_picture_lies_on_another_or_on_words():
     clips = [
-        Clip("first", np.zeros((8, 40, 32), np.uint8), range(8)),
-        Clip("second", np.zeros((2, 9, 32), np.uint8), range(2)),
+        Clip("first", np.zeros((8, 40, 32), np.uint8), list("abcdefgh")),
+        Clip("second", np.zeros((2, 9, 32), np.uint8), list("ab")),
     ]
     with drawing():
         for figure, axes in (
