@@ -29,6 +29,7 @@ from tools.build_flags import add_build_flags, add_patient_flags, add_table_flag
 INPUT = """folder of images, in folders of splits and classes or that the paths of --table start in; an .npz of
 MedMNIST's layout; an .npy [images, height, width] or [images, height, width, 3] with a row of --table for each"""
 FOLDERS = "the folder that an image lies in is its patient, and no class"
+CLASSES = "the folders below --input, or below those of the splits, are classes; their names go into the shards"
 PATTERN = r"what of an image's path below --input is its patient, in brackets: '(person\d+)_'"
 SHORTER = "shrink images whose shorter side is longer than this to it, with their aspect"
 FORM = "what all become; default: JPEG and PNG stay as they are, less metadata, and all else becomes PNG"
@@ -37,7 +38,7 @@ LAYOUTS = {"arrays": "an .npz", "table": "images that a --table lists", "folder"
 ONLY_FOR = {
     **dict.fromkeys(("--table", "--path-column", "--root", "--text-column", "--meta-columns"), ("table",)),
     **dict.fromkeys(("--patient-column", "--split-column", "--label-columns", "--class-column"), ("table",)),
-    **dict.fromkeys(("--patient-folders", "--patient-pattern"), ("folder",)),
+    **dict.fromkeys(("--class-folders", "--patient-folders", "--patient-pattern"), ("folder",)),
     **dict.fromkeys(("--no-patients", "--fractions", "--windowed", "--burned-in"), ("table", "folder")),
     "--label-names": ("arrays",),
 }
@@ -100,13 +101,27 @@ def _listed(arguments: argparse.Namespace, layout: str, room: Path, wrong: Wrong
 
 def _listing(arguments: argparse.Namespace, layout: str, wrong: Wrong | None) -> Listing:
     if layout == "folder":
-        return list_images(arguments.input, arguments.patient_folders, arguments.patient_pattern)
+        whose = (arguments.patient_folders, arguments.patient_pattern)
+        listing = list_images(arguments.input, arguments.class_folders, *whose)
+        _tell_of_folders(arguments, listing)
+        return listing
     rows = arguments.input.suffix == ".npy"
     columns = columns_of(arguments, None if rows else arguments.path_column)
     listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong, inside)
     if rows:
         check_images(arguments.input, arguments.table, listing.length)
     return listing
+
+
+def _tell_of_folders(arguments: argparse.Namespace, listing: Listing) -> None:
+    """Whoever has folders of classes should know that they are not asked for."""
+    folders = {source.path.parent for source in listing.sources}
+    splits = {source.split for source in listing.sources}
+    if len(folders) > len(splits) and not (arguments.class_folders or arguments.patient_folders):
+        print(
+            f"no folder of {arguments.input} is taken for a class: --class-folders makes labels of them",
+            file=sys.stderr,
+        )
 
 
 def _told_by_files(arguments: argparse.Namespace, listing: Listing) -> Listing:
@@ -166,6 +181,7 @@ def add_image_flags(image: argparse.ArgumentParser) -> None:
 
     add = add_patient_flags(image, FOLDERS).add_argument
     add("--patient-pattern", type=_pattern, metavar="REGEX", help=PATTERN)
+    add("--class-folders", action="store_true", help=CLASSES)
     add("--label-names", nargs="+", default=[], help="of an .npz, in the order of its numbers; default: 0, 1, ...")
 
     add_table_flags(image)

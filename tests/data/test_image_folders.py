@@ -27,7 +27,7 @@ def test_folders_are_splits_and_classes(tmp_path):
         "test/cat/4.png",
         "inference/5.dcm",
     )
-    listing = list_images(tmp_path)
+    listing = list_images(tmp_path, True)
     assert listing.labels.names == ("cat", "dog") and listing.labels.kind == "multiclass"
     assert told(listing) == {
         "train/cat/1.png": ("train", (1.0, 0.0)),
@@ -40,10 +40,17 @@ def test_folders_are_splits_and_classes(tmp_path):
 
 
 def test_folders_can_be_classes_alone(tmp_path):
-    listing = list_images(
-        place(tmp_path, "cat/1.png", "dog/1.png", "cat/notes.txt", ".trash/1.png", "__MACOSX/cat/1.png")
-    )
+    place(tmp_path, "cat/1.png", "dog/1.png", "cat/notes.txt", ".trash/1.png", "__MACOSX/cat/1.png")
+    listing = list_images(tmp_path, True)
     assert told(listing) == {"cat/1.png": ("train", (1.0, 0.0)), "dog/1.png": ("train", (0.0, 1.0))}
+
+
+def test_folders_are_no_classes_unasked(tmp_path):
+    """They may be called as patients, and names of classes are in the shards for all to read."""
+    listing = list_images(place(tmp_path, "train/anna/1.png", "train/bert/1.png"))
+    assert listing.labels.names == () and told(listing)["train/anna/1.png"] == ("train", ())
+    with pytest.raises(ValueError, match="no folders that could be classes"):
+        list_images(place(tmp_path / "flat", "train/1.png"), True)
 
 
 def test_images_without_folders_have_no_labels(tmp_path):
@@ -54,7 +61,7 @@ def test_images_without_folders_have_no_labels(tmp_path):
 
 def test_patients_are_folders_or_in_names(tmp_path):
     place(tmp_path, "train/cat/anna/1.png", "train/cat/anna/2.png", "test/dog/person7_x_3.png")
-    listing = list_images(tmp_path, patients_are_folders=True)
+    listing = list_images(tmp_path, True, patients_are_folders=True)
     assert [source.patient for source in listing.sources] == ["dog", "anna", "anna"]
     assert listing.labels.names == ("cat",)
     listing = list_images(tmp_path, patient_pattern=re.compile(r"(person\d+)_"))

@@ -97,7 +97,7 @@ class ConvertImage:
         old = (frames.height, frames.width)
         new = self.encoding.size_of(*old)
         for name in set(SPACINGS) & set(known):
-            known[name] = [step * before / after for step, before, after in zip(known[name], old, new, strict=True)]
+            known[name] = [step * (before / after) for step, before, after in zip(known[name], old, new, strict=True)]
         return files, {**known, **meta}
 
 

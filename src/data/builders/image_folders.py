@@ -1,4 +1,4 @@
-"""Images in folders: SPLIT/CLASS/x.png, CLASS/x.png or x.png, and perhaps a folder for each patient below."""
+"""Images in folders: SPLIT/CLASS/x.png, CLASS/x.png, SPLIT/x.png or x.png, perhaps with one for each patient."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ SPLITS = {
 
 
 def list_images(
-    root: Path, patients_are_folders: bool = False, patient_pattern: re.Pattern[str] | None = None
+    root: Path,
+    classes_are_folders: bool = False,
+    patients_are_folders: bool = False,
+    patient_pattern: re.Pattern[str] | None = None,
 ) -> Listing:
-    """Every image of a folder and those below it, in the splits and classes that the folders' names tell.
+    """Every image of a folder and those below it, in the splits that the folders' names tell.
 
     Args:
         root: the folder.
+        classes_are_folders: the folder right below it, or below that of a split, is the class of its images. Not by
+            itself: names of classes go into the shards, and folders may be called as patients.
         patients_are_folders: the folder that an image lies in is its patient, and no class.
         patient_pattern: its first group, found in an image's path below `root`, is its patient.
 
     Raises:
-        ValueError: no folder, no image in it, or splits beside other folders.
+        ValueError: no folder, no image in it, no classes, or splits beside other folders.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is no folder: name one that holds images with --input")
@@ -52,7 +57,10 @@ def list_images(
         below = [folders[:-1] for folders in below]
     else:
         patients = [_patient(path, patient_pattern) for path in paths]
+    below = [folders if classes_are_folders else () for folders in below]
     names = tuple(sorted({folders[0] for folders in below if folders}))
+    if classes_are_folders and not names:
+        raise ValueError(f"{root} holds no folders that could be classes: leave out --class-folders")
     sources = [
         Source(
             name=str(path),
