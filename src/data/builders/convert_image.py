@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.data.builders.dicom import burned_in, meta_of
-from src.data.builders.dicom_pixels import open_frames
+from src.data.builders.dicom_pixels import all_bits, open_frames
 from src.data.builders.images import decode, is_dicom, read_bytes
 from src.data.builders.records import told
 from src.data.builders.sources import Source
@@ -91,7 +91,7 @@ class ConvertImage:
             raise ValueError(
                 "its header says that words are drawn into its pixels: look at it, and take it with --burned-in"
             )
-        (image_HW,) = list(frames if self.windowed or not frames.gray else frames.deep())
+        image_HW = all_bits(frames) if frames.gray and not self.windowed else list(frames)[0]
         files, meta = encode(image_HW, self.encoding)
         known = meta_of(frames.dataset)
         old = (frames.height, frames.width)

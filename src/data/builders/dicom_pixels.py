@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,17 +75,6 @@ class Frames:
         Raises:
             ValueError: a frame can't be decoded, is missing, or is of another size than the header's.
         """
-        return self._each(_to_gray if self.gray else _to_rgb)
-
-    def deep(self) -> Iterator[NDArray[Any]]:
-        """Gray frames [H, W] with all bits that are stored, without a window: 9 to 16 of them fill uint16 from above.
-
-        Raises:
-            ValueError: as for iterating; more than 16 bits.
-        """
-        return self._each(_to_deep)
-
-    def _each(self, finish: Callable[[NDArray[Any], Dataset], NDArray[Any]]) -> Iterator[NDArray[Any]]:
         with told(self.path, "DICOM pixels"), quiet():
             found = 0
             for values in _decoded(self.path, self.dataset):
@@ -95,7 +84,7 @@ class Frames:
                         f" {self.height} x {self.width}"
                     )
                 found += 1
-                yield finish(values, self.dataset)
+                yield _to_gray(values, self.dataset) if self.gray else _to_rgb(values, self.dataset)
             if found != self.frames:
                 raise Unusable(f"it holds {found} frames and its header says {self.frames}")
 
@@ -147,8 +136,13 @@ def syntax_of(dataset: Dataset) -> str:
     return str(dataset.file_meta.get("TransferSyntaxUID", ""))
 
 
+def is_video(dataset: Dataset) -> bool:
+    """Whether its pixels are one stream of MPEG-2, H.264 or HEVC."""
+    return syntax_of(dataset) in VIDEO
+
+
 def encapsulated_video(path: Path) -> bytes:
-    """The MPEG or H.264 stream of a file whose transfer syntax is a video's.
+    """The MPEG-2, H.264 or HEVC stream of a file whose transfer syntax is a video's.
 
     Raises:
         ValueError: it can't be read.
@@ -247,21 +241,6 @@ def _to_gray(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     return 255 - gray_HW if _interpretation(dataset) == "MONOCHROME1" else gray_HW
 
 
-def _to_deep(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """As stored, 0 black and the highest bit the highest of 8 or 16, so that files of 10 and of 14 bits are alike."""
-    stored = _whole(dataset, "BitsStored")
-    if stored <= 8:
-        return _to_gray(values_HW, dataset)
-    if stored > 16:
-        raise Unusable(f"it has {stored} bits a pixel, more than the 16 of an image")
-    signed = _whole(dataset, "PixelRepresentation", 0, least=0) == 1
-    positive_HW = values_HW.astype(np.int64) + (1 << (stored - 1) if signed else 0)
-    positive_HW = positive_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
-    if _interpretation(dataset) == "MONOCHROME1":
-        positive_HW = (1 << stored) - 1 - positive_HW
-    return (positive_HW << (16 - stored)).astype(np.uint16)
-
-
 def _eight_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     stored = _whole(dataset, "BitsStored")
     signed = _whole(dataset, "PixelRepresentation", 0, least=0) == 1
@@ -322,3 +301,30 @@ def _whole(dataset: Dataset, attribute: str, default: int | None = None, least: 
     if len(values) != 1 or values[0] != int(values[0]) or values[0] < least:
         raise Unusable(f"its header states no usable {attribute}")
     return int(values[0])
+
+
+def all_bits(frames: Frames) -> NDArray[Any]:
+    """The one frame of a gray file without a window, [H, W]: 0 is black, up to 8 bits are uint8, up to 16 uint16.
+
+    The highest bit that is stored becomes the highest of 8 or 16, so that files of 10 and of 14 bits are alike; the
+    shift loses nothing.
+
+    Raises:
+        ValueError: more than 16 bits, or as for iterating.
+    """
+    stored = _whole(frames.dataset, "BitsStored")
+    if stored > 16:
+        raise ValueError(f"it has {stored} bits a pixel, more than the 16 of an image")
+    if stored <= 8:
+        (gray_HW,) = list(frames)
+        return gray_HW
+    with told(frames.path, "DICOM pixels"), quiet():
+        (values_HW,) = list(_decoded(frames.path, frames.dataset))
+        signed = _whole(frames.dataset, "PixelRepresentation", 0, least=0) == 1
+        positive_HW = values_HW.astype(np.int64) + (1 << (stored - 1) if signed else 0)
+        positive_HW = positive_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
+        if _interpretation(frames.dataset) == "MONOCHROME1":
+            positive_HW = (1 << stored) - 1 - positive_HW
+    if positive_HW.shape != (frames.height, frames.width):
+        raise ValueError(f"its frame is {list(positive_HW.shape)}, the header says {frames.height} x {frames.width}")
+    return (positive_HW << (16 - stored)).astype(np.uint16)
