@@ -73,7 +73,7 @@ def _draw_ct(path: Path, sample: Mapping[str, Any], index: Any, title: str, line
     ct_CDHW, meta = sample["ct"], sample["meta"]
     shape = " x ".join(map(str, ct_CDHW.shape[1:]))
     spacing = meta.get("spacing")
-    known = " x ".join(f"{step:g}" for step in spacing) + " mm" if spacing else "unknown spacing, drawn as cubes"
+    known = " x ".join(f"{step:.4g}" for step in spacing) + " mm" if spacing else "unknown spacing, drawn as cubes"
     lines = [*lines, f"{shape} voxels, {known}"]
     if len(ct_CDHW) > 1:
         lines.append(f"drawn: the first of {len(ct_CDHW)} channels")
