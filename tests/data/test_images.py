@@ -205,6 +205,9 @@ def test_names_inside_of_a_png_that_its_pixels_do_not_need_are_lost(convert):
         _, content, _ = convert(START + header + chunk(b"IDAT", data) + chunk(b"IEND", b""))
         assert NAME.encode() in data and NAME.encode() not in content
         assert np.array_equal(by_cv2(content), GREY)
+    end = chunk(b"IEND", NAME.encode())
+    _, content, _ = convert(START + header + chunk(b"IDAT", zlib.compress(rows)) + end)
+    assert NAME.encode() not in content and content.endswith(chunk(b"IEND", b""))
     given = save(image, "PNG")
     _, content, _ = convert(given)
     assert NAME.encode() in given and NAME.encode() not in content and (by_cv2(content) == 9).all()
