@@ -195,6 +195,21 @@ def test_palettes_and_bits_become_plain_shades(convert, image):
     assert np.array_equal(by_cv2(content), np.array(image.convert("RGB" if image.mode == "P" else "L")))
 
 
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row and column, and steps between them, of each pass: PNG, third edition, 8.1."""
+
+
+@pytest.mark.parametrize("pixels", [GREY, GREY[:1, :1]], ids=["large", "one pixel"])
+def test_what_comes_in_passes_is_written_row_by_row(convert, pixels):
+    passes = [pixels[y::down, x::across] for y, x, down, across in ADAM7]
+    rows = b"".join(b"\x00" + bytes(row) for own in passes if own.size for row in own)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *pixels.shape[::-1], 8, 0, 0, 0, 1))
+    given = START + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert np.array_equal(by_cv2(given), pixels)
+    _, content, _ = convert(given)
+    assert np.array_equal(by_cv2(content), pixels) and content[content.index(b"IHDR") + 16] == 0
+
+
 def test_names_inside_of_a_png_that_its_pixels_do_not_need_are_lost(convert):
     """In colours of a palette that no pixel has, behind the compressed data, and behind the last row in it."""
     image = Image.fromarray(np.zeros((4, 4), np.uint8), "P")
@@ -256,7 +271,7 @@ def test_the_form_can_be_chosen(convert):
     field, content, _ = convert(png, form="jpeg", quality=90)
     assert field == "jpg" and np.abs(by_cv2(content).astype(int) - COLOUR).max() < 12
     assert len(content) > len(convert(png, form="jpeg", quality=30)[1])
-    assert "leave out --format jpeg" in refused(convert, save(SIXTEEN, "PNG"), form="jpeg")
+    assert refused(convert, save(SIXTEEN, "PNG"), form="jpeg").startswith("it has 16 bits and JPEG has 8: leave out")
 
 
 def test_what_is_no_image_is_refused_in_a_sentence(convert, tmp_path):

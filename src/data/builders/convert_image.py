@@ -22,7 +22,7 @@ from PIL import Image
 from src.data.builders.dicom import burned_in, meta_of
 from src.data.builders.dicom_pixels import all_bits, open_frames
 from src.data.builders.images import decode, is_dicom, read_bytes
-from src.data.builders.records import told
+from src.data.builders.records import Unusable, told
 from src.data.builders.sources import Source
 
 QUALITY = 95
@@ -119,7 +119,7 @@ def encode(image_HW: NDArray[Any], encoding: Encoding) -> tuple[dict[str, bytes]
         image.save(content, "PNG", compress_level=LEVEL)
         return {"png": content.getvalue()}, meta
     if image_HW.dtype != np.uint8:
-        raise ValueError("it has 16 bits and JPEG has 8: leave out --format jpeg")
+        raise Unusable("it has 16 bits and JPEG has 8: leave out --format jpeg, or take DICOM with --windowed")
     image.save(content, "JPEG", quality=encoding.quality, subsampling="4:4:4")
     return {"jpg": content.getvalue()}, meta
 

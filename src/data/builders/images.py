@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from src.data.builders.jpeg import strip_jpeg
 from src.data.builders.png import ORIENTATION, START, Strip, chunk, strip_png
 from src.data.builders.records import Unusable, refuse_special
 
+T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 """That Pillow may open: none that starts a program, as EPS does."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".jp2", ".dcm", ".dicom")
@@ -72,7 +73,7 @@ def decode(data: bytes) -> tuple[str, bytes | None, NDArray[Any]]:
         image_HW = pixels(_upright(image, turned))
         return "jpeg", None if turned else stripped, image_HW
     if data.startswith(START):
-        strip: Strip = _stripped(strip_png, data)
+        strip = _stripped(strip_png, data)
         if strip.animated:
             raise Unusable("it is animated: clips have their own verb, video")
         if strip.header.bits == 16 and (strip.header.colours or strip.transparent):
@@ -95,7 +96,7 @@ def _white_is_zero(image: Image.Image) -> bool:
     return image.mode.startswith("I") and tags.get(PHOTOMETRIC) == 0
 
 
-def _stripped(strip: Any, data: bytes) -> Any:
+def _stripped(strip: Callable[[bytes], T], data: bytes) -> T:
     try:
         return strip(data)
     except ValueError as error:
