@@ -184,7 +184,13 @@ def test_every_link_into_the_repository_leads_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    ("page", "verbs"), [("shards.md", ("ecg", "video", "index")), ("ecg.md", ("ecg",)), ("video.md", ("video",))]
+    ("page", "verbs"),
+    [
+        ("shards.md", ("ecg", "image", "video", "index")),
+        ("ecg.md", ("ecg",)),
+        ("image.md", ("image", "index")),
+        ("video.md", ("video",)),
+    ],
 )
 def test_every_flag_that_a_page_on_shards_tells_of_exists(page, verbs):
     told = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / page).read_text()))

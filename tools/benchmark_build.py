@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import csv
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,8 +55,31 @@ def _read_ecg(path: Path) -> None:
     wfdb.rdrecord(os.fspath(path.with_suffix("")), physical=False)
 
 
+def _pictures(data: Path) -> list[tuple[Path, ...]]:
+    """The first frame of each public clip, as a JPEG and as a PNG; gone when the process ends."""
+    import cv2
+
+    folder = Path(tempfile.mkdtemp(prefix="medssl-pictures-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    found: list[tuple[Path, ...]] = []
+    for number, (clip,) in enumerate(_clips(data)):
+        _, frame = cv2.VideoCapture(str(clip)).read()
+        for path in (folder / f"{number}.jpg", folder / f"{number}.png"):
+            cv2.imwrite(str(path), frame)
+            found.append((path,))
+    return found
+
+
+def _read_picture(path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+
+
 ARCHIVES = {
     "ecg": Archive(_ecgs, {"at 100 Hz": ("--sampling-rate", "100")}, _read_ecg),
+    "image": Archive(_pictures, {"stripped": (), "224 x 224": ("--size", "224", "224")}, _read_picture),
     "video": Archive(
         _clips, {"passed through": ("--pass-through",), "h264": (), "mjpeg": ("--codec", "mjpeg")}, _read_clip
     ),

@@ -12,6 +12,7 @@ from src.data.builders.sources import Columns
 from src.data.tars import SAMPLES_PER_SHARD
 from tools.build_archive import once
 
+FOLDERS = "the folder right below --input is the patient of its records"
 META = "what else goes into the shards, age and sex for instance: nothing that tells who it is"
 AddFlags = Callable[[argparse.ArgumentParser], None]
 
@@ -26,12 +27,15 @@ def add_build_flags(parser: argparse.ArgumentParser, records: str, samples_per_s
     add("--samples-per-shard", type=count, default=samples_per_shard, help="default: %(default)s")
 
 
-def add_patient_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Whose the records are, and their splits; returns the group, to which a verb may add."""
+def add_patient_flags(parser: argparse.ArgumentParser, folders: str = FOLDERS) -> argparse._ArgumentGroup:
+    """Whose the records are, and their splits; returns the group, to which a verb may add.
+
+    `folders` says which folder --patient-folders means.
+    """
     group = parser.add_argument_group("patients and splits")
     add = group.add_argument
     add("--no-patients", action="store_true", help="take records whose patient nobody knows")
-    add("--patient-folders", action="store_true", help="the folder right below --input is the patient of its records")
+    add("--patient-folders", action="store_true", help=folders)
     add("--keep-ids", action="store_true", help="names and patients are pseudonyms already: keep them")
     add("--fractions", nargs="+", metavar="SPLIT=SHARE", help="patients at random, as in train=0.8 val=0.1 test=0.1")
     return group

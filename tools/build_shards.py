@@ -2,6 +2,7 @@
 
 python -m tools.build_shards ecg --input RECORDS [--table CSV] --output DIR    (--help tells every flag)
 python -m tools.build_shards video --input VIDEOS [--table CSV] --output DIR
+python -m tools.build_shards image --input IMAGES [--table CSV] --output DIR
 python -m tools.build_shards index --input DIR [--leads I II ...] [--sampling-rate HZ] [--labels NAME ...]
 """
 
@@ -11,34 +12,47 @@ import argparse
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from tqdm import tqdm
 
 from src.data.index import Index, Labels
-from src.data.make_index import Contents, Progress, find_tars, make_index, told_by
+from src.data.make_index import Contents, Progress, find_tars, make_index, members_of, told_by
 from src.data.modalities import MODALITIES
+from src.data.sample import CLASS_FIELD
 from tools.build_archive import pair
 from tools.build_ecg import build_ecg
 from tools.build_ecg_flags import add_flags
+from tools.build_image import add_image_flags, build_image
 from tools.build_video import add_video_flags, build_video
 
 
 def index_tars(arguments: argparse.Namespace, indexing: Progress) -> Index:
     """The index of a folder of tars, written into it."""
     splits = find_tars(arguments.input, _patterns(arguments.split))
-    modality = arguments.modality or told_by(tar for tars in splits.values() for tar in tars)
+    first = next(tar for tars in splits.values() for tar in tars)
+    members = members_of(first)
+    modality = arguments.modality or told_by(first, members)
     given = {"leads": arguments.leads, "sampling_rate": arguments.sampling_rate}
     if modality != "ecg" and (idle := [name for name, value in given.items() if value is not None]):
         flag = "--" + idle[0].replace("_", "-")
         raise ValueError(f"{flag} does nothing for the modality {modality} of {arguments.input}: leave it out")
     contents = Contents(
         modality,
-        Labels(names=tuple(arguments.labels), kind=arguments.label_kind),
+        Labels(names=tuple(arguments.labels), kind=arguments.label_kind or _kind(first, members, arguments.labels)),
         {"indexed": "tars written elsewhere"},
         given if modality == "ecg" else {},
     )
     return make_index(arguments.input, splits, contents, indexing)
+
+
+def _kind(tar: Path, members: Collection[str], labels: Collection[str]) -> Literal["multiclass", "multilabel"]:
+    """What labels are where no flag says it; classes need names, by which their numbers are understood."""
+    if CLASS_FIELD not in members:
+        return "multilabel"
+    if not labels:
+        raise ValueError(f"{tar.name} holds classes (.{CLASS_FIELD}): name them with --labels, in their numbers' order")
+    return "multiclass"
 
 
 def indexing_bar(tars: Collection[Path]) -> Iterable[Path]:
@@ -88,8 +102,9 @@ def add_index_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=sorted(MODALITIES), help="default: told by the members of the first tar")
     parser.add_argument("--leads", nargs="+", help="names of the leads; default: 'leads' of the json members")
     parser.add_argument("--sampling-rate", type=float, help="Hz; default: 'sampling_rate' of the json members")
-    parser.add_argument("--labels", nargs="+", default=[], help="names of 'labels' of the json members, in order")
-    parser.add_argument("--label-kind", choices=["multilabel", "multiclass"], default="multilabel")
+    parser.add_argument("--labels", nargs="+", default=[], help="names of 'labels' in the json members, or of .cls")
+    kind = "default: multiclass where the tars hold the number of a class (.cls), else multilabel"
+    parser.add_argument("--label-kind", choices=["multilabel", "multiclass"], help=kind)
     parser.add_argument("--split", action="append", metavar="NAME=GLOB", help="default: the tar's name less its number")
 
 
@@ -104,6 +119,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     video = verbs.add_parser("video", help="shards of videos: mp4, mov, avi, mpeg, gif, DICOM; single, or studies")
     add_video_flags(video)
     video.set_defaults(run=build_video)
+    image = verbs.add_parser("image", help="shards of images: files in folders or a table, or an .npz of MedMNIST")
+    add_image_flags(image)
+    image.set_defaults(run=build_image)
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
     index.add_argument("--input", type=Path, required=True, help="folder of plain tars")

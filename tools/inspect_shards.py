@@ -1,7 +1,8 @@
 """What a folder of shards holds, split by split, and whether it is still what was indexed.
 
 python -m tools.inspect_shards DIR [--verify] [--json FILE]                    counts; exit code 1 if anything is broken
-python -m tools.inspect_shards DIR --show KEY --output PNG [--augment CONFIG]  one sample on ECG paper
+python -m tools.inspect_shards DIR --show KEY --output PNG [--augment CONFIG]  one sample: an ECG on paper,
+                                                                               frames of a video, planes of a CT
 python -m tools.inspect_shards DIR --index [--leads I II ...] [--labels ...]   index tars written elsewhere, then count
 
 A report's text is told by --show alone, in its picture.
@@ -11,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,13 +21,12 @@ from tqdm import tqdm
 from src.data.index import Index
 from src.data.inspect import Inspection, inspect, locate
 from src.data.load_index import load_index
-from src.data.sample import Sample
 from src.data.shards import Shards
 from src.data.show_inspection import as_text
 from src.files import replace_text
-from src.report.sheet import save_sheet
 from tools import augment
 from tools.build_shards import SentenceParser, add_index_flags, index_tars, indexing_bar
+from tools.draw_sample import draw_sample
 
 
 def count(words: argparse.Namespace, index: Index) -> int:
@@ -58,8 +57,7 @@ def show(words: argparse.Namespace, index: Index) -> int:
     if words.augment is None:
         with Shards(words.input, split) as shards:
             sample = shards.read(np.array([number]))[0]
-        title = f"{sample['key']} ({split})"
-        DRAW[index.modality](words.output, sample, index, title, _labels(sample, index))
+        draw_sample(words.output, sample, index, split)
     else:
         drawing = augment.parse([f"--fname={words.augment}", f"--output={words.output}", f"--key={words.show}"])
         config = augment.read_config(drawing)
@@ -67,25 +65,6 @@ def show(words: argparse.Namespace, index: Index) -> int:
         augment.draw(config.model_copy(update={"data": config.data.model_copy(update=here)}), drawing)
     print(f"wrote {words.output}", file=sys.stderr)
     return 0
-
-
-def _draw_ecg(path: Path, sample: Sample, index: Any, title: str, lines: list[str]) -> None:
-    length, rate = sample["ecg"].shape[1], index.sampling_rate
-    lines = [*lines, f"{length / rate:g} s at {rate:g} Hz"]
-    save_sheet(path, sample["ecg"], sample["lead_keep"], rate, index.leads, title, lines, sample["text"])
-
-
-DRAW: dict[str, Callable[[Path, Sample, Any, str, list[str]], None]] = {"ecg": _draw_ecg}
-"""How a sample of each modality is drawn: path of the PNG, sample, index, title, lines below it."""
-
-
-def _labels(sample: Sample, index: Index) -> list[str]:
-    """Labels, for the picture's title."""
-    values = dict(zip(index.labels.names, sample["labels"].tolist(), strict=True))
-    given = [name if value == 1 else f"{name}={value:g}" for name, value in values.items() if value == value and value]
-    unknown = [name for name, value in values.items() if value != value]
-    labels = f"labels: {', '.join(given) or 'none'}" + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-    return [labels] if values else []
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,7 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("input", type=Path, metavar="DIR", help="folder of shards")
     parser.add_argument("--verify", action="store_true", help="also compare the sha256 of every tar with the index")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts as JSON too")
-    parser.add_argument("--show", metavar="KEY", help="draw this sample instead of counting: an ECG on paper")
+    parser.add_argument("--show", metavar="KEY", help="draw this sample instead of counting")
     parser.add_argument("--augment", type=Path, metavar="CONFIG", help="with --show: what its augmentations make of it")
     parser.add_argument("--output", type=Path, metavar="PNG", help="with --show: the picture")
     parser.add_argument("--index", action="store_true", help="first index the folder's tars, written elsewhere; with:")

@@ -25,6 +25,7 @@ from src.data.index import (
     ShardEntry,
     save_index,
     table_path,
+    table_type,
 )
 from src.data.modalities import MODALITIES
 from src.data.modality import Modality
@@ -158,19 +159,27 @@ def make_index(
     return index
 
 
-def told_by(tars: Iterable[Path]) -> str:
-    """The modality whose members the first tar holds.
+def members_of(tar: Path) -> tuple[str, ...]:
+    """The fields of a tar's samples.
+
+    Raises:
+        ValueError: as `scan_tar`.
+    """
+    return (scan_tar(tar).dtype.names or ())[len(table_type(1, []).names or ()) :]
+
+
+def told_by(tar: Path, members: Collection[str]) -> str:
+    """The modality whose members a tar holds.
 
     Raises:
         ValueError: none, or several.
     """
-    tar = next(iter(tars))
-    table = scan_tar(tar)
-    found = [name for name, modality in MODALITIES.items() if fields_of(table, modality)]
+    found = [name for name, modality in MODALITIES.items() if modality.fields(members)]
     if len(found) != 1:
         wanted = ", ".join(f"{modality.wanted} ({name})" for name, modality in MODALITIES.items())
-        held = ", ".join((table.dtype.names or ())[4:])
-        raise ValueError(f"{tar.name} holds the members {held}, expected are those of one modality: {wanted}")
+        raise ValueError(
+            f"{tar.name} holds the members {', '.join(members)}, expected are those of one modality: {wanted}"
+        )
     return found[0]
 
 

@@ -18,6 +18,8 @@ from src.data.video import Video
 
 META_FIELD = "json"
 TEXT_FIELD = "txt"
+CLASS_FIELD = "cls"
+"""The number of a class, as other tools write it; where the json has labels, these count."""
 
 
 class Sample(TypedDict):
@@ -36,6 +38,8 @@ class Sample(TypedDict):
     """[C], False where a lead is missing (zeros) or flat: it holds no signal."""
     videos: NotRequired[tuple[Video, ...]]
     """Those of a study in their order; encoded still."""
+    image: NotRequired[NDArray[np.uint8] | NDArray[np.uint16]]
+    """[H, W] grey or [H, W, 3] RGB."""
 
 
 class Row(NamedTuple):
@@ -49,6 +53,7 @@ class Row(NamedTuple):
     text: tuple[int, int]
     content: tuple[tuple[int, int], ...]
     """Of the modality's members, in the order of `fields`; (-1, -1) where the sample has no such member."""
+    category: tuple[int, int] = (-1, -1)
 
 
 def fields_of(table: NDArray[np.void], modality: Modality) -> tuple[str, ...]:
@@ -62,9 +67,9 @@ def rows(table: NDArray[np.void], fields: Sequence[str]) -> Iterator[Row]:
     absent = [(-1, -1)] * len(table)
     known = table.dtype.names or ()
     head = [table[name].tolist() for name in ("key", "start", "size", "crc32")]
-    places = [table[name].tolist() if name in known else absent for name in (META_FIELD, TEXT_FIELD)]
+    places = [table[name].tolist() if name in known else absent for name in (META_FIELD, TEXT_FIELD, CLASS_FIELD)]
     content = zip(*(table[name].tolist() for name in fields), strict=True) if fields else repeat((), len(table))
-    return map(Row, *head, *places, content)
+    return map(Row, *head, *places[:2], content, places[2])
 
 
 def decode_sample(row: Row, extent: bytes, labels: int, modality: Modality, fields: Sequence[str]) -> Sample:
@@ -79,6 +84,8 @@ def decode_sample(row: Row, extent: bytes, labels: int, modality: Modality, fiel
         raise ValueError(f"there is no member {key}.{modality.wanted}")
     meta = decode_meta(_member(view, row.meta)) if row.meta[0] >= 0 else {}
     known = meta.pop("labels", None)
+    if known is None and labels and row.category[0] >= 0:
+        known = decode_class(_member(view, row.category), labels)
     content = modality.decode(members, meta)
     sample = {
         "key": key,
@@ -110,6 +117,14 @@ def decode_labels(known: Any, labels: int) -> NDArray[np.float32]:
     if labels_K.shape != (labels,):
         raise ValueError(f"labels {known!r} in the json are not {labels} numbers, as many as the index names")
     return labels_K
+
+
+def decode_class(number: memoryview, labels: int) -> list[float]:
+    """[K] from the number in the cls member."""
+    text = bytes(number).strip()
+    if not text.isdigit() or int(text) >= labels:
+        raise ValueError(f"its cls {text[:20]!r} is no number from 0 to {labels - 1}, of the labels that are named")
+    return [float(place == int(text)) for place in range(labels)]
 
 
 def decode_text(text: memoryview) -> str:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from src.report.caption import MM_PER_INCH
 from src.report.svg import INK, drawing, to_svg
 
 SPEED = 25.0
@@ -33,7 +34,6 @@ PAPER, THIN, THICK = "#fffaf8", "#fbdcd6", "#f3aea3"
 CONTEXT, TARGET = "#0072b2", "#e69f00"
 STRIP = 2.0
 """mm of a row of tokens below the leads."""
-MM_PER_INCH = 25.4
 
 
 def draw_ecg(

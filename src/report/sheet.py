@@ -9,7 +9,6 @@ its leads one below the other.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from src.report.caption import caption, draw_caption, save_png
 from src.report.paper import (
     BIG_BOX,
     GAIN,
     MARGIN,
-    MM_PER_INCH,
     SPEED,
     blank,
     draw_calibration,
@@ -44,12 +43,6 @@ LONGEST = 30.0
 """s that are drawn of a longer record: the sheet is 76 cm wide."""
 NARROWEST = 120.0
 """mm of paper, so that the title has its place over a single beat."""
-LINE, LINES = 4.2, 5
-"""mm of a line of the title, and lines of the report."""
-LETTER, BOLD_LETTER = 2.1, 2.8
-"""mm of a capital letter, on average, below the title and in it."""
-PIXELS = 10
-"""A millimetre."""
 
 
 class Piece(NamedTuple):
@@ -105,8 +98,7 @@ def sheet(
     width = max(up_to_box(seconds * SPEED), NARROWEST)
     height = up_to_box(BIG_BOX + sum(top + bottom for top, bottom in rooms) + BIG_BOX)  # the last for the scales
     notes = _notes(rows, rooms, seconds, ecg_CT.shape[1] / sampling_rate)
-    titles = textwrap.wrap(title, int((width + MARGIN) / BOLD_LETTER))
-    words = _wrapped([*lines, *notes], report, width + MARGIN)
+    told = caption(title, [*lines, *notes], report, width + MARGIN)
 
     figure, axes = blank()
     draw_paper(axes, -MARGIN, width, height)
@@ -121,21 +113,11 @@ def sheet(
         upper += top + bottom
     draw_scales(axes, width, height)
 
-    above = _draw_title(axes, titles, words)
+    above = told.height()
+    draw_caption(axes, told, 1.0 - MARGIN, above)
     axes.set_ylim(height, -above)
     fit(figure, axes, height + above)
     return figure, axes
-
-
-def _draw_title(axes: Axes, titles: Sequence[str], words: Sequence[str]) -> float:
-    """Lines above the paper's edge; returns the mm that they take."""
-    above = LINE * (len(titles) + len(words) + 0.6)
-    left, lines = 1.0 - MARGIN, np.arange(1.2, len(titles) + len(words) + 1) * LINE - above
-    for y, line in zip(lines[: len(titles)], titles, strict=True):
-        axes.text(left, y, line, fontsize=11, fontweight="bold", color=INK)
-    for y, line in zip(lines[len(titles) :], words, strict=True):
-        axes.text(left, y, line, fontsize=8.5, color=INK)
-    return above
 
 
 def _notes(
@@ -152,13 +134,6 @@ def _notes(
     return [*notes, f"cut off at the edge of its row: {', '.join(dict.fromkeys(cut))}"] if cut else notes
 
 
-def _wrapped(lines: Sequence[str], report: str | None, width: float) -> list[str]:
-    """Lines of the title that fit above the paper, the report at most a few."""
-    letters = int(width / LETTER)
-    found = [part for line in lines for part in textwrap.wrap(line, letters)]
-    return found + textwrap.wrap(report or "", letters, break_on_hyphens=False, max_lines=LINES, placeholder=" ...")
-
-
 def save_sheet(
     path: Path,
     ecg_CT: NDArray[np.floating],
@@ -172,5 +147,4 @@ def save_sheet(
     """The sheet as a PNG."""
     with drawing():
         figure, _ = sheet(ecg_CT, keep_C, sampling_rate, leads, title, lines, report)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=PIXELS * MM_PER_INCH, facecolor="white", metadata={"Software": None})
+        save_png(path, figure)

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.image import imread
 
 from src.config.sections import STANDARD_LEADS
-from src.report.paper import MM_PER_INCH
-from src.report.sheet import PIXELS, layout, save_sheet, sheet
+from src.report.caption import MM_PER_INCH, PIXELS
+from src.report.sheet import layout, save_sheet, sheet
 from src.report.svg import drawing
 
 TEN = np.random.default_rng(0).normal(0, 0.2, (12, 5000)).cumsum(1) / 20

@@ -299,3 +299,30 @@ def _whole(dataset: Dataset, attribute: str, default: int | None = None, least: 
     if len(values) != 1 or values[0] != int(values[0]) or values[0] < least:
         raise Unusable(f"its header states no usable {attribute}")
     return int(values[0])
+
+
+def all_bits(frames: Frames) -> NDArray[Any]:
+    """The one frame of a gray file without a window, [H, W]: 0 is black, up to 8 bits are uint8, up to 16 uint16.
+
+    The highest bit that is stored becomes the highest of 8 or 16, so that files of 10 and of 14 bits are alike; the
+    shift loses nothing.
+
+    Raises:
+        ValueError: more than 16 bits, or as for iterating.
+    """
+    stored = _whole(frames.dataset, "BitsStored")
+    if stored > 16:
+        raise ValueError(f"it has {stored} bits a pixel, more than the 16 of an image")
+    if stored <= 8:
+        (gray_HW,) = list(frames)
+        return gray_HW
+    with told(frames.path, "DICOM pixels"), quiet():
+        (values_HW,) = list(_decoded(frames.path, frames.dataset))
+        signed = _whole(frames.dataset, "PixelRepresentation", 0, least=0) == 1
+        positive_HW = values_HW.astype(np.int64) + (1 << (stored - 1) if signed else 0)
+        positive_HW = positive_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
+        if _interpretation(frames.dataset) == "MONOCHROME1":
+            positive_HW = (1 << stored) - 1 - positive_HW
+    if positive_HW.shape != (frames.height, frames.width):
+        raise ValueError(f"its frame is {list(positive_HW.shape)}, the header says {frames.height} x {frames.width}")
+    return (positive_HW << (16 - stored)).astype(np.uint16)

@@ -30,7 +30,7 @@ Known = tuple[float | None, ...]
 RESERVED = {
     *("id", "patient_id", "labels"),
     *("scale", "leads", "lead_keep", "flat_leads", "gaps", "sampling_rate"),
-    *("image", "video", "videos", "frames", "rate", "height", "width", "channels", "codec"),
+    *("image", "original_size", "video", "videos", "frames", "rate", "height", "width", "channels", "codec"),
     *("ct", "shape", "spacing", "orientation", "units", "windows"),
 }
 """What the builders write into a sample's json."""
