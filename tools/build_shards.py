@@ -1,6 +1,7 @@
 """Build tar shards that the data section of a config can name, or index tars that are there already.
 
 python -m tools.build_shards ecg --input RECORDS [--table CSV] --output DIR    (--help tells every flag)
+python -m tools.build_shards ct --input VOLUMES --units hu|unit_interval|rescale [--table CSV] --output DIR
 python -m tools.build_shards index --input DIR [--leads I II ...] [--sampling-rate HZ] [--labels NAME ...]
 """
 
@@ -18,6 +19,8 @@ from src.data.index import Index, Labels
 from src.data.make_index import Contents, Progress, find_tars, make_index, told_by
 from src.data.modalities import MODALITIES
 from tools.build_archive import pair
+from tools.build_ct import build_ct
+from tools.build_ct_flags import add_flags as add_ct_flags
 from tools.build_ecg import build_ecg
 from tools.build_ecg_flags import add_flags
 
@@ -98,6 +101,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     ecg = verbs.add_parser("ecg", help="shards of records in WFDB, EDF, XML, HDF5, MATLAB or numpy")
     add_flags(ecg)
     ecg.set_defaults(run=build_ecg)
+
+    ct = verbs.add_parser("ct", help="shards of CT volumes in NIfTI, NRRD, DICOM or numpy")
+    add_ct_flags(ct)
+    ct.set_defaults(run=build_ct)
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
     index.add_argument("--input", type=Path, required=True, help="folder of plain tars")

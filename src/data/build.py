@@ -188,7 +188,8 @@ def _fingerprint(sources: Sequence[Source], *settings: Any) -> str:
     """Of everything that the bytes of the shards depend on, the records' own bytes aside; not of where they lie."""
     digest = hashlib.sha256(repr(settings).encode())
     for source in sources:
-        digest.update(json.dumps(asdict(replace(source, path=Path())), default=str, sort_keys=True).encode())
+        here = replace(source, path=Path(), parts=tuple(Path(part.name) for part in source.parts))
+        digest.update(json.dumps(asdict(here), default=str, sort_keys=True).encode())
     return digest.hexdigest()
 
 

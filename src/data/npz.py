@@ -8,10 +8,9 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from numpy.typing import NDArray
 
-from src.data.sample import decode_npy
+from src.data.arrays import decode_npy, encode_npy
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold."""
@@ -20,15 +19,12 @@ LEVEL = 6
 
 def pack_npz(name: str, array: NDArray[Any], compress: bool = False) -> bytes:
     """An .npz with one array, as `np.load` reads it; `compress` deflates it."""
-    member = io.BytesIO()
-    plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    np.lib.format.write_array(member, plain, version=(1, 0), allow_pickle=False)
     entry = zipfile.ZipInfo(f"{name}.npy", EPOCH)
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(entry, member.getbuffer(), compresslevel=LEVEL if compress else None)
+        archive.writestr(entry, encode_npy(array), compresslevel=LEVEL if compress else None)
     return packed.getvalue()
 
 

@@ -33,6 +33,8 @@ class Sample(TypedDict):
     """[C, T] in mV."""
     lead_keep: NotRequired[NDArray[np.bool_]]
     """[C], False where a lead is missing (zeros) or flat: it holds no signal."""
+    ct: NotRequired[NDArray[np.int16] | NDArray[np.float32]]
+    """[C, D, H, W] in HU, read-only."""
 
 
 class Row(NamedTuple):

@@ -1,16 +1,17 @@
-"""Reads volumes out of .npz and .npy, which say nothing of how they lie in the patient. Nothing is unpickled."""
+"""Reads volumes out of .npz and .npy, which say nothing of how they lie in the patient; nothing is unpickled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from src.data.arrays import decode_npy
 from src.data.builders.records import Unusable, refuse_special, told
-from src.data.builders.volumes import LARGEST_VOLUME, MOST_CHANNELS, Volume
+from src.data.builders.volumes import Volume
+from src.data.modalities.ct import LARGEST_VOLUME, MOST_CHANNELS
 from src.data.npz import unpack_npz
-from src.data.sample import decode_npy
 
 SUFFIXES = (".npz", ".npy")
 
@@ -25,6 +26,14 @@ class ArrayFiles:
     """What its axes go to; None where nobody knows."""
     spacing: tuple[float, float, float] | None = None
     """mm; None where nobody knows."""
+
+    def complete(self, volume: Volume) -> Volume:
+        """The volume of a file of any format, with what is stated of all where the file doesn't say it itself."""
+        return replace(
+            volume,
+            orientation=volume.orientation or self.orientation,
+            spacing=volume.spacing or self.spacing,
+        )
 
     def read(self, path: Path) -> Volume:
         """The volume of a file.
@@ -53,4 +62,4 @@ class ArrayFiles:
             values_CXYZ = array if array.ndim == 4 else array[None]
             if values_CXYZ.dtype.kind == "b":
                 values_CXYZ = values_CXYZ.astype(np.uint8)
-        return Volume(values_CXYZ, self.spacing, self.orientation)
+        return Volume(values_CXYZ)

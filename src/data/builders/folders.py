@@ -25,7 +25,7 @@ def list_folder(root: Path, form: str, patients_are_folders: bool = False) -> Li
     suffix = SUFFIXES[form]
     sources: list[Source] = []
     rejected: list[tuple[str, str]] = []
-    for path in _files(root, suffix, rejected):
+    for path in files_below(root, suffix, rejected):
         relative = path.relative_to(root)
         if form == "wfdb":
             relative = relative.with_suffix("")
@@ -36,13 +36,13 @@ def list_folder(root: Path, form: str, patients_are_folders: bool = False) -> Li
         patient = relative.parts[0] if patients_are_folders and len(relative.parts) > 1 else None
         sources.append(Source(name=str(relative), path=path, patient=patient))
     if not sources:
-        others = [other for other in SUFFIXES if other != form and _files(root, SUFFIXES[other], [])]
+        others = [other for other in SUFFIXES if other != form and files_below(root, SUFFIXES[other], [])]
         hint = f"it holds {CALLED[others[0]]}s, --format {others[0]}" if others else "name their folder with --input"
         raise ValueError(f"{root} holds no {CALLED[form]} (*{suffix}): {hint}")
     return Listing(sources, rejected=rejected)
 
 
-def _files(root: Path, suffix: str, rejected: list[tuple[str, str]]) -> list[Path]:
+def files_below(root: Path, suffix: str | tuple[str, ...], rejected: list[tuple[str, str]]) -> list[Path]:
     """What ends so below a folder, through links too, each folder once; what can't be looked into is rejected."""
 
     def refuse(error: OSError) -> None:

@@ -52,6 +52,9 @@ class Placed:
     """HU."""
     spacing: Triple | None
     orientation: str | None
+    source_shape: tuple[int, ...]
+    source_spacing: Triple | None
+    """Of the file along D, H, W."""
     stored: Literal["exact", "rounded", "float"]
     """Whether the values are those of the file, or within 0.5 HU of the resampled or fractional ones, or float32."""
 
@@ -62,7 +65,8 @@ def place(volume: Volume, values_CXYZ: NDArray[Any], grid: Grid) -> Placed:
     Raises:
         ValueError: the file says too little for what is asked for, or the volume is too flat, too large, or too bright.
     """
-    values, spacing, orientation = _turned(values_CXYZ, volume, grid.orientation)
+    values, source_spacing, orientation = _turned(values_CXYZ, volume, grid.orientation)
+    spacing = source_spacing
     if 1 in values.shape[1:]:
         raise Unusable(f"it has the shape {list(values.shape[1:])}: a single slice is no volume")
     resampled = values
@@ -74,7 +78,7 @@ def place(volume: Volume, values_CXYZ: NDArray[Any], grid: Grid) -> Placed:
     if grid.size is not None:
         resampled = _sized(resampled, grid)
     stored, how = _stored(resampled, grid.keep_float)
-    return Placed(stored, spacing, orientation, how)
+    return Placed(stored, spacing, orientation, values.shape[1:], source_spacing, how)
 
 
 def _turned(values: NDArray[Any], volume: Volume, wanted: str) -> tuple[NDArray[Any], Triple | None, str | None]:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.builders.records import Unusable, refuse_special, told
-from src.data.builders.volumes import LARGEST_VOLUME, Volume, described, rescaled
+from src.data.builders.volumes import Volume, described, rescaled
+from src.data.modalities.ct import LARGEST_VOLUME
 
 SUFFIXES = (".nii", ".nii.gz")
 HEADER_1, HEADER_2 = 348, 540

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.builders.records import Unusable, refuse_special, told
-from src.data.builders.volumes import LARGEST_VOLUME, Volume, described
+from src.data.builders.volumes import Volume, described
+from src.data.modalities.ct import LARGEST_VOLUME
 
 SUFFIXES = (".nrrd", ".nhdr")
 LONGEST_HEADER = 1 << 20

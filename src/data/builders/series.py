@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.builders.dicom import MODALITIES, numbers_of, open_dicom, quiet
-from src.data.builders.records import Unusable, told
-from src.data.builders.volumes import LARGEST_VOLUME, Volume, described, rescaled
+from src.data.builders.dicom import MODALITIES, numbers_of, open_dicom
+from src.data.builders.dicom_pixels import stored_slice
+from src.data.builders.records import Unusable
+from src.data.builders.volumes import Volume, described, rescaled
+from src.data.modalities.ct import LARGEST_VOLUME
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImageType")
+GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "ImageType")
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
-LARGEST_SLICE = 4096
-"""Rows and columns."""
 MOST_SLICES = 10_000
 OFF_LINE = 0.2
 """Slice distances that a slice may lie off its place: headers are rounded to 0.1 mm, a missing slice is off by 0.5."""
@@ -82,7 +82,7 @@ def read_series(parts: Sequence[Path]) -> Volume:
 
 
 def _read(path: Path) -> _Slice:
-    header = open_dicom(path, more=(*GEOMETRY, "PixelData"))
+    header = open_dicom(path, GEOMETRY)
     refuse_other_than_ct(header)
     if numbers_of(header, "NumberOfFrames") not in ((), (1.0,)):
         raise Unusable("it is an enhanced CT of many frames in one file: convert it to single slices, or to NIfTI")
@@ -99,7 +99,7 @@ def _read(path: Path) -> _Slice:
         across / np.linalg.norm(across),
         down / np.linalg.norm(down),
         (spacing[0], spacing[1]),
-        _pixels(path, header),
+        stored_slice(path, header),
         _scale(header),
     )
 
@@ -118,24 +118,6 @@ def _values(header: Dataset, attribute: str, lengths: tuple[int, ...]) -> tuple[
     if len(found) not in lengths:
         raise Unusable(f"a slice has no {attribute}: it can't be placed in a volume")
     return found
-
-
-def _pixels(path: Path, header: Dataset) -> NDArray[Any]:
-    rows, columns, samples = (
-        int((numbers_of(header, name) or (0,))[0]) for name in ("Rows", "Columns", "SamplesPerPixel")
-    )
-    if not (1 <= rows <= LARGEST_SLICE and 1 <= columns <= LARGEST_SLICE and samples == 1):
-        raise Unusable(f"{path.name} has {rows} x {columns} pixels of {samples} values, expected is one gray slice")
-    if str(header.get("PhotometricInterpretation")) != "MONOCHROME2":
-        raise Unusable(f"{path.name} is not MONOCHROME2, as every CT is")
-    with told(path, "DICOM"), quiet():
-        try:
-            stored_YX: NDArray[Any] = header.pixel_array
-        except Exception as error:  # its words may be those of the header
-            raise Unusable(f"the pixels of {path.name} can't be decoded ({type(error).__name__})") from None
-    if stored_YX.shape != (rows, columns):
-        raise Unusable(f"{path.name} holds {list(stored_YX.shape)} pixels, its header says {rows} x {columns}")
-    return stored_YX
 
 
 def _scale(header: Dataset) -> tuple[float, float] | None:

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from src.data.builders.records import Unusable
 
-LARGEST_VOLUME = 2 << 30
-"""Bytes that one volume may unpack to: 512 x 512 x 4096 in 16 bits. More is a bomb, or no chest."""
-MOST_CHANNELS = 16
 LETTERS = ("LR", "PA", "IS")
 """Of an axis along x, y or z of the patient: what it goes to where its index grows, (against, along) that axis."""
 LARGEST_SHEAR = 1.0
