@@ -107,6 +107,8 @@ def open_dicom(path: Path, more: Sequence[str] = ()) -> Dataset:
         except Unusable:
             raise
         except Exception as error:  # its words may be those of the header
+            if isinstance(error, OSError) and error.errno is not None:  # of the path or of the storage
+                raise
             raise Unusable(f"its DICOM header can't be read ({type(error).__name__})") from error
 
 

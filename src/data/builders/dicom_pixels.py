@@ -146,6 +146,8 @@ def stored_slice(path: Path, dataset: Dataset) -> NDArray[Any]:
         except Unusable:
             raise
         except Exception as error:  # its words may be those of the header
+            if isinstance(error, OSError) and error.errno is not None:  # of the path or of the storage
+                raise
             raise Unusable(f"the pixels of {path.name} can't be decoded ({type(error).__name__})") from None
     if values_HW.shape != (frames.height, frames.width):
         raise ValueError(f"{path.name} holds {list(values_HW.shape)} pixels, not those that its header says")

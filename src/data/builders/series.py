@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "ImageType")
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 MOST_SLICES = 10_000
-OFF_LINE = 0.2
-"""Slice distances that a slice may lie off its place: headers are rounded to 0.1 mm, a missing slice is off by 0.5."""
-MISSING = 1.5
-"""A gap of so many slice distances lacks a slice."""
+OFF = 0.2
+"""Slice distances by which a slice may lie off its place; where one is missing it is 1."""
+ROUNDED = 0.11
+"""mm by which it always may: headers are written with one digit."""
 TURNED = 1e-3
 """By which direction cosines may differ within a series."""
 STRETCHED = 1e-3
@@ -151,18 +151,18 @@ def _step(positions: Sequence[NDArray[np.float64]], normal_3: NDArray[np.float64
     gaps = np.diff(positions_N3 @ normal_3)
     step_3: NDArray[np.float64] = (positions_N3[-1] - positions_N3[0]) / (len(positions) - 1)
     usual = float(np.median(gaps))
-    if (same := int((gaps < OFF_LINE * max(usual, 1e-6)).sum())) or usual <= 0:
+    if (same := int((gaps < OFF * max(usual, 1e-6)).sum())) or usual <= 0:
         raise Unusable(
             f"{same + 1:,} of its {len(positions):,} slices lie where another one lies: it holds a slice twice, or"
             " several series or points in time"
         )
-    places_N3 = positions_N3[0] + np.arange(len(positions))[:, None] * step_3
-    off = float(np.linalg.norm(positions_N3 - places_N3, axis=1).max())
-    if off <= OFF_LINE * usual:
-        return step_3
-    wide = int((gaps > MISSING * usual).sum())
-    if wide and wide <= len(gaps) // 4:
-        raise Unusable(f"it misses slices: {wide} of {len(gaps)} gaps are wider than {MISSING:g} times {usual:g} mm")
-    if gaps.max() > (1 + OFF_LINE) * gaps.min():
+    spare = max(OFF * usual, ROUNDED)
+    if np.abs(gaps - usual).max() > spare:
+        times = gaps / usual
+        if np.abs(times - np.rint(times)).max() < OFF and (missing := int(np.rint(times - 1).sum())) > 0:
+            raise Unusable(f"it misses slices, {missing} of {missing + len(positions)}: one lies every {usual:g} mm")
         raise Unusable(f"its slices are not at equal distances: {gaps.min():g} to {gaps.max():g} mm")
-    raise Unusable(f"its slices don't lie on one line: one is {off:g} mm off")
+    places_N3 = positions_N3[0] + np.arange(len(positions))[:, None] * step_3
+    if (off := float(np.linalg.norm(positions_N3 - places_N3, axis=1).max())) > spare:
+        raise Unusable(f"its slices don't lie on one line: one is {off:g} mm off")
+    return step_3
