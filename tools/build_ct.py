@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 
 from src.data.build import Convert
@@ -59,7 +60,7 @@ def _listed(arguments: argparse.Namespace, wrong: Wrong | None) -> Listing:
         listing = with_series(arguments.input, listing)
     if arguments.patient_pattern:
         listing = with_patient_pattern(listing, arguments.patient_pattern)
-    _refuse_hospital_ids(arguments, listing)
+    listing = _without_hospital_ids(arguments, listing)
     if arguments.texts is not None:
         listing = _with_texts(arguments, listing)
     return in_splits(arguments, with_patients(arguments, listing, REMEDY))
@@ -79,13 +80,21 @@ def _columns(arguments: argparse.Namespace) -> Columns:
     return Columns(**{**vars(columns), "meta": tuple(dict.fromkeys([*columns.meta, *scale]))})
 
 
-def _refuse_hospital_ids(arguments: argparse.Namespace, listing: Listing) -> None:
+def _without_hospital_ids(arguments: argparse.Namespace, listing: Listing) -> Listing:
+    """The listing without the patients that DICOM names, where ids are kept and nobody else says whose they are.
+
+    Raises:
+        ValueError: they were to be kept.
+    """
     stated = arguments.patient_column or arguments.patient_folders or arguments.patient_pattern
-    if arguments.keep_ids and not stated and dicom_names(listing.sources):
+    if not arguments.keep_ids or stated or not dicom_names(listing.sources):
+        return listing
+    if not arguments.no_patients:
         raise ValueError(
             "--keep-ids would put the patients of DICOM files, as the hospital calls them, into the shards: leave it"
             " out, or name pseudonyms with --patient-column, --patient-folders or --patient-pattern"
         )
+    return replace(listing, sources=[replace(source, patient=None) for source in listing.sources])
 
 
 def _with_texts(arguments: argparse.Namespace, listing: Listing) -> Listing:

@@ -8,7 +8,7 @@ from typing import Any
 
 from src.data.builders.ct_settings import CTSettings
 from src.transforms.ct_windows import PRESETS
-from tools.build_flags import add_build_flags, add_patient_flags, add_table_flags, refuse_idle
+from tools.build_flags import add_build_flags, add_patient_flags, add_table_flags, count, refuse_idle
 
 INPUT = (
     "folder of volumes (.nii, .nii.gz, .nrrd, .nhdr, .npz, .npy, DICOM series), or that the paths of --table start in"
@@ -58,6 +58,7 @@ def add_flags(ct: argparse.ArgumentParser) -> None:
     add("--pad-value", type=float, metavar="HU", help="around what is smaller; default: -1024")
 
     add = ct.add_argument_group("files that say too little").add_argument
+    add("--channels", type=count, metavar="C", help="of every volume; default: 1")
     add("--array", metavar="NAME", help="of an .npz with several")
     add("--source-orientation", metavar="CODES", help="what their axes go to, in their order, as in RAS")
     add("--source-spacing", type=float, nargs=3, metavar="MM", help="along their axes, in their order")

@@ -37,10 +37,16 @@ class ConvertCT:
     intercept_column: str | None = None
     """Which of a record's meta rescale its stored values."""
     compress: bool = False
+    channels: int = 1
+    """That each volume has."""
 
     def __call__(self, source: Source) -> tuple[dict[str, bytes], dict[str, Any]]:
         """The volume, and what its json tells of it; raises ValueError for what can't be used."""
         volume = self._read(source)
+        if len(volume.values_CXYZ) != self.channels:
+            raise Unusable(
+                f"it has {len(volume.values_CXYZ)} channels, not {self.channels}: --channels says how many all have"
+            )
         slope, intercept = _number(source, self.slope_column), _number(source, self.intercept_column)
         hounsfield = to_hounsfield(volume, self.units, slope, intercept)
         found = place(volume, hounsfield, self.grid)

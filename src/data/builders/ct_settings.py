@@ -19,6 +19,7 @@ from src.data.builders.ct import ConvertCT
 from src.data.builders.grid import AIR, KEEP, ORIENTATION, THICKEST, Grid
 from src.data.builders.hounsfield import Units
 from src.data.builders.volumes import is_orientation
+from src.data.modalities.ct import MOST_CHANNELS
 from src.transforms.ct_windows import Window, parse_window
 
 
@@ -66,6 +67,7 @@ class CTSettings(Section):
     interval_hu: Span | None = None
     unchecked_units: bool = False
     array: str | None = None
+    channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 1
     source_orientation: Annotated[str, AfterValidator(_stated)] | None = None
     source_spacing: Spacing | None = None
     orientation: Annotated[str, AfterValidator(_letters)] = ORIENTATION
@@ -110,7 +112,7 @@ class CTSettings(Section):
         )
         grid = Grid(self.orientation, self.spacing, self.size, self.crop, self.pad_value, self.keep_float)
         arrays = ArrayFiles(self.array, self.source_orientation, self.source_spacing)
-        return ConvertCT(units, grid, arrays, slope_column, intercept_column, self.compress)
+        return ConvertCT(units, grid, arrays, slope_column, intercept_column, self.compress, self.channels)
 
 
 def read_settings(file: Path | None, flags: dict[str, Any]) -> CTSettings:

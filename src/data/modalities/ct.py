@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -58,7 +60,9 @@ class CTIndex(Index):
     modality: Literal["ct"] = "ct"
     channels: PositiveInt
     orientation: str | None
-    """What D, H, W go to, as in SPL (superior, posterior, left), of every sample; None where nobody knows."""
+    """What D, H, W go to, as in SPL (superior, posterior, left), of every sample; None where it is not one for all."""
+    orientations: dict[str, PositiveInt]
+    """Samples of each; those of which nobody knows are left out."""
     spacing: tuple[Triple, Triple] | None
     """Least and greatest mm along D, H, W; None where some sample does not tell."""
     shapes: tuple[Sizes, Sizes]
@@ -151,7 +155,7 @@ class GatherCTs:
             raise ValueError(f"two windows are called {repeated[0]}: give each window a name of its own")
         self._windows = tuple(windows)
         self._channels: int | None = None
-        self._orientation: str | None = None
+        self._orientations: Counter[str | None] = Counter()
         self._shapes: list[tuple[int, ...]] = []
         self._spacings: list[tuple[float, ...]] = []
         self._told, self._samples = 0, 0
@@ -164,7 +168,10 @@ class GatherCTs:
             raise ValueError("its CT holds NaN or infinite values")
         if 1 in ct_CDHW.shape[1:]:
             raise ValueError(f"its CT has the shape {list(ct_CDHW.shape)}: a single slice is no volume")
-        self._agree(len(ct_CDHW), meta.get("orientation"))
+        self._channels = self._channels or len(ct_CDHW)
+        if len(ct_CDHW) != self._channels:
+            raise ValueError(f"its CT has {len(ct_CDHW)} channels, that of the folder {self._channels}")
+        self._orientations[_orientation(meta.get("orientation"))] += 1
         spacing = _spacing(meta.get("spacing"))
         self._samples += 1
         self._shapes = _spans(self._shapes, ct_CDHW.shape[1:])
@@ -175,25 +182,19 @@ class GatherCTs:
             self._moments = self._moments or Moments(len(ct_CDHW), self._windows)
             self._moments.add(ct_CDHW)
 
-    def _agree(self, channels: int, orientation: Any) -> None:
-        if orientation is not None and not isinstance(orientation, str):
-            raise ValueError(f"orientation in its json must be three letters, not {orientation!r}")
-        if self._channels is None:
-            self._channels, self._orientation = channels, orientation
-        if channels != self._channels:
-            raise ValueError(f"its CT has {channels} channels, that of the folder {self._channels}")
-        if orientation != self._orientation:
-            raise ValueError(
-                f"its orientation is {orientation}, that of the folder {self._orientation}: bring all to one with"
-                " --orientation"
-            )
+    def _known_orientations(self) -> dict[str, int]:
+        return {name: self._orientations[name] for name in sorted(filter(None, self._orientations))}
+
+    def _one_orientation(self) -> str | None:
+        return next(iter(self._orientations)) if len(self._orientations) == 1 else None
 
     def facts(self) -> dict[str, Any]:
         """Of the index."""
         assert self._channels is not None
         return {
             "channels": self._channels,
-            "orientation": self._orientation,
+            "orientation": self._one_orientation(),
+            "orientations": self._known_orientations(),
             "spacing": tuple(self._spacings) if self._told == self._samples else None,
             "shapes": tuple(self._shapes),
             "windows": tuple(WindowEntry(**window._asdict()) for window in self._windows),
@@ -204,13 +205,19 @@ class GatherCTs:
         """What people are told."""
         return {
             "channels": self._channels,
-            "orientation": self._orientation,
+            "orientations": self._known_orientations(),
             "spacing": [list(span) for span in self._spacings],
             "without_spacing": self._samples - self._told,
             "shapes": [list(span) for span in self._shapes],
             "windows": [window.name for window in self._windows],
             "statistics": self._moments.statistics().model_dump() if self._moments else None,
         }
+
+
+def _orientation(stated: Any) -> str | None:
+    if stated is not None and not (isinstance(stated, str) and re.fullmatch("[A-Z]{3}", stated)):
+        raise ValueError(f"orientation in its json must be three letters, not {stated!r}")
+    return stated
 
 
 def _spacing(stated: Any) -> Triple | None:
@@ -230,6 +237,10 @@ def _spans(spans: list[tuple[Any, ...]], found: Sequence[Any]) -> list[tuple[Any
     return [tuple(map(min, low, found)), tuple(map(max, high, found))]
 
 
+def _each(orientations: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} in {count:,}" for name, count in orientations.items()) or "unknown"
+
+
 def _between(spans: Sequence[Sequence[float]], unit: str) -> str:
     """`512 x 512 x 300`, or from the least to the greatest of each axis."""
     low, high = (" x ".join(f"{value:g}" for value in span) for span in spans)
@@ -237,7 +248,7 @@ def _between(spans: Sequence[Sequence[float]], unit: str) -> str:
 
 
 def _lines(counts: Mapping[str, Any]) -> Iterable[str]:
-    yield f"shapes: {_between(counts['shapes'], 'voxels')}; orientation {counts['orientation'] or 'unknown'}"
+    yield f"shapes: {_between(counts['shapes'], 'voxels')}; orientations: {_each(counts['orientations'])}"
     known = _between(counts["spacing"], "mm") if counts["spacing"] else "unknown"
     without = counts["without_spacing"]
     yield f"spacing: {known}" + (f"; {without:,} samples without one" if without and counts["spacing"] else "")
@@ -256,10 +267,8 @@ def _heading(index: CTIndex) -> str:
     windows = ", ".join(f"{window.name} {window.center:g},{window.width:g}" for window in index.windows)
     spacing = _between(index.spacing, "mm") if index.spacing else "unknown spacing"
     channels = f"{index.channels} channels, " if index.channels > 1 else ""
-    return (
-        f"CT in HU, {channels}{index.orientation or 'unknown orientation'}, {_between(index.shapes, 'voxels')},"
-        f" {spacing}; windows {windows}"
-    )
+    orientation = index.orientation or "no common orientation"
+    return f"CT in HU, {channels}{orientation}, {_between(index.shapes, 'voxels')}, {spacing}; windows {windows}"
 
 
 def _remarks(index: CTIndex) -> Iterable[str]:
@@ -268,7 +277,10 @@ def _remarks(index: CTIndex) -> Iterable[str]:
     if index.spacing is not None and index.spacing[0] != index.spacing[1]:
         yield "voxels differ in size from volume to volume: --spacing brings all to one"
     if index.orientation is None:
-        yield "nobody knows how the volumes lie in the patient: left and right may differ from one to the next"
+        yield (
+            f"the volumes' orientations are {_each(index.orientations)}: left and right may differ from one to the"
+            " next; --orientation brings all to one"
+        )
 
 
 CT = Modality(NAME, FIELD, CTIndex, _fields, _decode, GatherCTs, _lines, _heading, _remarks)
