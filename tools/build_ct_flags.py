@@ -46,7 +46,12 @@ def add_flags(ct: argparse.ArgumentParser) -> None:
     add("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of unit_interval; default: 0 1")
     add("--interval-hu", type=float, nargs=2, metavar=("LOW", "HIGH"), help="the HU that its ends stand for")
     add("--unchecked-units", action="store_const", const=True, help="take values that can't be HU of a chest")
-    add("--windows", nargs="+", metavar="WINDOW", help=f"{', '.join(PRESETS)} or NAME=CENTER,WIDTH; default: wide")
+    add(
+        "--windows",
+        nargs="+",
+        metavar="WINDOW",
+        help=f"{', '.join(PRESETS)} or NAME=CENTER,WIDTH; default: lung mediastinum",
+    )
     add("--keep-float", action="store_const", const=True, help="store fractions as float32, not as the nearest HU")
     add("--compress", action="store_const", const=True, help="deflate each volume: smaller, and slower to read")
 

@@ -1,14 +1,9 @@
-"""Windows of Hounsfield units: each brings the range that it shows to 0 .. 1, as a channel of its own."""
-
-# C channels of the volume, K windows
+"""Windows of Hounsfield units by their names: each is a range that becomes 0 .. 1, as a channel of its own."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 class Window(NamedTuple):
@@ -34,11 +29,11 @@ PRESETS = {
     for window in (
         Window("wide", 0.0, 2000.0),
         Window("lung", -600.0, 1500.0),
-        Window("mediastinum", 50.0, 350.0),
+        Window("mediastinum", 40.0, 400.0),
         Window("bone", 400.0, 1800.0),
     )
 }
-"""Customary ones (Radiopaedia, "Windowing (CT)"); `wide` is the -1000 to 1000 HU of CT-CLIP (Hamamci et al. 2024)."""
+"""Customary ones; `wide` is the -1000 to 1000 HU of CT-CLIP (Hamamci et al. 2024)."""
 
 
 def parse_window(text: str) -> Window:
@@ -59,14 +54,3 @@ def parse_window(text: str) -> Window:
             f"the window {text} must be {', '.join(PRESETS)}, or NAME=CENTER,WIDTH in HU as in liver=60,160"
         )
     return Window(name.strip() or f"{center:g},{width:g}", center, width)
-
-
-def apply_windows(ct_CDHW: NDArray[np.int16] | NDArray[np.float32], windows: tuple[Window, ...]) -> NDArray[np.float32]:
-    """[C * K, D, H, W] in 0 .. 1 out of HU: all windows of the first channel, then those of the next."""
-    ct = np.asarray(ct_CDHW, np.float32)
-    channels = [
-        np.clip((channel - np.float32(window.low)) * np.float32(1 / window.width), 0.0, 1.0)
-        for channel in ct
-        for window in windows
-    ]
-    return np.stack(channels)

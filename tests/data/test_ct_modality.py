@@ -11,13 +11,20 @@ from src.data.modalities import MODALITIES
 from src.data.modalities.ct import GatherCTs
 from src.data.npz import pack_npz, unpack_npz
 from src.data.shards import Shards
-from src.transforms.ct_windows import PRESETS, Window, apply_windows
+from src.transforms.ct_windows import PRESETS, Window
 from tests.data.archive import build
 from tests.data.conftest import write_tar
 from tests.data.volumes import chest
 from tools.inspect_shards import main as inspect
 
 WINDOWS = (PRESETS["lung"], PRESETS["mediastinum"], Window("liver", 60, 160))
+
+
+def seen_in(windows, ct_CDHW):
+    """[C, windows, voxels] in 0 .. 1."""
+    flat = ct_CDHW.reshape(len(ct_CDHW), 1, -1).astype(np.float64)
+    low = np.array([window.center - window.width / 2 for window in windows])[:, None]
+    return np.clip((flat - low) / np.array([window.width for window in windows])[:, None], 0, 1)
 
 
 def sample(array, **meta):
@@ -40,7 +47,7 @@ def test_statistics_are_numpys_over_all_training_voxels(kind, channels):
     volumes = [volume.astype(kind) for volume in volumes]
     other = chest((6, 8, 10), 9)[None].repeat(channels, 0).astype(kind) * 2
     facts = gathered([*(("train", sample(volume)) for volume in volumes), ("val", sample(other))])
-    seen = np.concatenate([apply_windows(v, WINDOWS).reshape(channels * 3, -1) for v in volumes], 1).astype(np.float64)
+    seen = np.concatenate([seen_in(WINDOWS, v).reshape(channels * 3, -1) for v in volumes], 1)
     found = facts["statistics"]
     assert np.allclose(found.mean, seen.mean(1), atol=1e-6) and np.allclose(found.std, seen.std(1), atol=1e-6)
     assert found.count == sum(volume[0].size for volume in volumes)
@@ -152,7 +159,9 @@ def test_tars_of_others_are_indexed(tmp_path, capsys):
     assert code == 0, err
     index, _ = load_index(tmp_path)
     assert index.modality == "ct" and index.orientation is None and index.spacing is None
-    assert "left and right may differ from one to the next" in out and "windows wide 0,2000" in out
+    assert (
+        "left and right may differ from one to the next" in out and "windows lung -600,1500, mediastinum 40,400" in out
+    )
     with Shards(tmp_path, "train") as shards:
         first, _ = shards.read(np.arange(2))
     assert first["text"] == "No nodule." and np.array_equal(first["ct"][0], chest((4, 5, 6)).astype(np.float32))
@@ -170,5 +179,5 @@ def test_inspection_tells_of_volumes(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "shapes: 4 x 5 x 6 voxels; orientations: SPL in 1" in out and "spacing: 2.5 x 1 x 1 mm" in out
     found = json.loads((tmp_path / "found.json").read_text())
-    seen = apply_windows(chest((5, 5, 6), 1)[None], (PRESETS["wide"],))
-    assert np.allclose(found["splits"]["val"]["contents"]["statistics"]["mean"], seen.mean(), atol=1e-6)
+    seen = seen_in((PRESETS["lung"], PRESETS["mediastinum"]), chest((5, 5, 6), 1)[None])[0].mean(1)
+    assert np.allclose(found["splits"]["val"]["contents"]["statistics"]["mean"], seen, atol=1e-6)

@@ -19,7 +19,7 @@ from src.data.builders.ct import ConvertCT
 from src.data.builders.grid import AIR, KEEP, ORIENTATION, THICKEST, Grid
 from src.data.builders.hounsfield import Units
 from src.data.builders.volumes import is_orientation
-from src.data.modalities.ct import MOST_CHANNELS
+from src.data.modalities.ct import DEFAULT_WINDOWS, MOST_CHANNELS
 from src.transforms.ct_windows import Window, parse_window
 
 
@@ -76,7 +76,7 @@ class CTSettings(Section):
     crop: Literal["center", "never"] = "center"
     pad_value: Annotated[float, Field(ge=-32768.0, le=32767.0)] = AIR
     keep_float: bool = False
-    windows: tuple[Annotated[str, AfterValidator(_window)], ...] = ("wide",)
+    windows: tuple[Annotated[str, AfterValidator(_window)], ...] = tuple(window.name for window in DEFAULT_WINDOWS)
     compress: bool = False
 
     @model_validator(mode="after")

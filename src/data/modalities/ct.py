@@ -26,7 +26,7 @@ FIELD = "ct.npz"
 LARGEST_VOLUME = 2 << 30
 """Bytes that one volume may unpack to: 512 x 512 x 4096 in 16 bits. More is a bomb, or no chest."""
 MOST_CHANNELS = 16
-DEFAULT_WINDOWS = (PRESETS["wide"],)
+DEFAULT_WINDOWS = (PRESETS["lung"], PRESETS["mediastinum"])
 LEVELS = 1 << 16
 LOWEST = -(1 << 15)
 
