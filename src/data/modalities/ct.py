@@ -8,7 +8,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -104,7 +104,7 @@ class Moments:
     def add(self, ct_CDHW: NDArray[Any]) -> None:
         """Take in a volume."""
         self._low, self._high = min(self._low, float(ct_CDHW.min())), max(self._high, float(ct_CDHW.max()))
-        found = [_seen(channel_DHW, window) for channel_DHW in ct_CDHW for window in self._windows]
+        found = [moments for channel_DHW in ct_CDHW for moments in _seen(channel_DHW, self._windows)]
         mean_K, variance_K = np.array(found).T
         count = ct_CDHW[0].size
         delta_K, share = mean_K - self._mean_K, count / (self._count + count)
@@ -124,8 +124,8 @@ class Moments:
         )
 
 
-def _seen(channel_DHW: NDArray[Any], window: Window) -> tuple[float, float]:
-    """Mean and variance of a channel in a window; of int16 by counting its values, ten times as fast."""
+def _seen(channel_DHW: NDArray[Any], windows: Sequence[Window]) -> Iterator[tuple[float, float]]:
+    """Mean and variance of a channel in each window; of int16 by counting its values, once for all windows."""
     if channel_DHW.dtype == np.int16:
         counts = np.zeros(LEVELS, np.int64)
         for slice_HW in channel_DHW:
@@ -135,9 +135,10 @@ def _seen(channel_DHW: NDArray[Any], window: Window) -> tuple[float, float]:
         values, weights = (present + LOWEST).astype(np.float64), counts[present]
     else:
         values, weights = channel_DHW.reshape(-1).astype(np.float64), None
-    values = np.clip((values - window.low) / window.width, 0, 1)
-    mean = float(np.average(values, weights=weights))
-    return mean, float(np.average((values - mean) ** 2, weights=weights))
+    for window in windows:
+        seen = np.clip((values - window.low) / window.width, 0, 1)
+        mean = float(np.average(seen, weights=weights))
+        yield mean, float(np.average((seen - mean) ** 2, weights=weights))
 
 
 class GatherCTs:
