@@ -183,7 +183,7 @@ def test_every_link_into_the_repository_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize(("page", "verbs"), [("shards.md", ("ecg", "index")), ("ecg.md", ("ecg",))])
+@pytest.mark.parametrize(("page", "verbs"), [("shards.md", ("ecg", "index")), ("ecg.md", ("ecg",)), ("ct.md", ("ct",))])
 def test_every_flag_that_a_page_on_shards_tells_of_exists(page, verbs):
     told = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / page).read_text()))
     known = ""
