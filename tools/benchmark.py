@@ -7,6 +7,7 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
                                                              hold a truth that is known (ten minutes)
 python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
 python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
+python -m tools.benchmark build --modality video             records a second of a core that builds shards
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from src.run.environment import code_version
 from src.transforms.ecg import ECGTransform
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import AUGMENTATIONS
+from tools.benchmark_build import ARCHIVES, benchmark_build
 from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
 
 REPEATS = 7  # odd, so that the median is one of them
@@ -245,6 +247,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     checkpoint.add_argument("--output", type=Path, default=Path(), help="folder on the disk to write to; default: here")
     checkpoint.set_defaults(run=benchmark_checkpoint)
+    build = verbs.add_parser("build", help="records a second of a core that builds shards, beside decoding alone")
+    build.add_argument("--modality", choices=sorted(ARCHIVES), required=True)
+    build.add_argument("--records", type=_count, default=1000, help="default: %(default)s")
+    build.add_argument("--builds", nargs="+", metavar="ROW", help="rows of the table, h264 for instance; default: all")
+    build.add_argument("--output", type=Path, help="folder on the disk to write to; default: that of temporary files")
+    build.set_defaults(run=benchmark_build)
     for verb in (engines, checkpoint):
         verb.add_argument("--fname", default="configs/jepa/ecg_demo.yaml", help="JEPA config; default: %(default)s")
         verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of it")

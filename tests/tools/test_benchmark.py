@@ -71,3 +71,30 @@ def test_rates_are_ascending_and_of_every_repeat():
 def test_a_wrong_command_line_is_refused(arguments):
     with pytest.raises(SystemExit):
         main(arguments)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("modality", "builds"), [("video", ["--pass-through", "h264", "mjpeg"]), ("ecg", ["at 100 Hz"])]
+)
+def test_build_prints_a_row_for_each_way_beside_decoding_alone(medssl_data, tmp_path, capsys, modality, builds):
+    if not (medssl_data / modality).is_dir():
+        pytest.skip(f"no {medssl_data / modality}")
+    command = ["build", "--modality", modality, "--records", "2", "--output", str(tmp_path), "--builds", *builds]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert float(re.search(r"takes ([\d.]+) ms", out)[1]) > 0
+    rows = re.findall(
+        r"^\| ([-\w ]+) \| ([\d,.]+) \| ([\d,.]+) \| ([\d.]+) \| [\d.]+ \| ([\d,.]+) \|$", out, re.MULTILINE
+    )
+    assert [row[0] for row in rows] == builds
+    for _, rate, each, times, size in rows:
+        assert float(rate) * float(each.replace(",", "")) == pytest.approx(1000, rel=0.2)
+        assert float(times) > 1 and float(size) > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_build_without_the_public_records_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MEDSSL_DATA", str(tmp_path))
+    assert main(["build", "--modality", "video"]) == 1
+    assert "holds no public records of video" in capsys.readouterr().err
