@@ -56,7 +56,7 @@ def _read_ecg(path: Path) -> None:
 ARCHIVES = {
     "ecg": Archive(_ecgs, {"at 100 Hz": ("--sampling-rate", "100")}, _read_ecg),
     "video": Archive(
-        _clips, {"--pass-through": ("--pass-through",), "h264": (), "mjpeg": ("--codec", "mjpeg")}, _read_clip
+        _clips, {"passed through": ("--pass-through",), "h264": (), "mjpeg": ("--codec", "mjpeg")}, _read_clip
     ),
 }
 
@@ -69,7 +69,7 @@ def benchmark_build(arguments: argparse.Namespace) -> Iterator[str]:
     if not records:
         raise ValueError(f"{data} holds no public records of {arguments.modality}: name their folder by MEDSSL_DATA")
     reading = _seconds_to_read(archive, records[: arguments.records])
-    yield f"{arguments.records:,} records of {arguments.modality}: {len(records)} public ones again and again, one process."
+    yield f"{arguments.records:,} records of {arguments.modality}: {len(records)} public ones, repeated; one process."
     yield "Seconds are CPU time of all that it took: start, decoding, tars and index."
     yield f"Decoding one alone takes {1000 * reading:.2f} ms: {1 / reading:,.0f} records a second.\n"
     yield "| build | records/s of a core | ms a record | times decoding | wall s | MB of tars |"
