@@ -74,7 +74,9 @@ def test_a_wrong_command_line_is_refused(arguments):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("modality", "builds"), [("video", ["h264", "mjpeg"]), ("ecg", ["at 100 Hz"])])
+@pytest.mark.parametrize(
+    ("modality", "builds"), [("video", ["h264", "mjpeg"]), ("ecg", ["at 100 Hz"]), ("ct", ["as it is", "deflated"])]
+)
 def test_build_prints_a_row_for_each_way_beside_decoding_alone(medssl_data, tmp_path, capsys, modality, builds):
     if not (medssl_data / modality).is_dir():
         pytest.skip(f"no {medssl_data / modality}")
