@@ -186,10 +186,11 @@ def test_every_link_into_the_repository_leads_somewhere(page):
 @pytest.mark.parametrize(
     ("page", "verbs"),
     [
-        ("shards.md", ("ecg", "image", "video", "index")),
+        ("shards.md", ("ecg", "image", "video", "ct", "index")),
         ("ecg.md", ("ecg",)),
         ("image.md", ("image", "index")),
         ("video.md", ("video",)),
+        ("ct.md", ("ct",)),
     ],
 )
 def test_every_flag_that_a_page_on_shards_tells_of_exists(page, verbs):

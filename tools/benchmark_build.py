@@ -77,7 +77,34 @@ def _read_picture(path: Path) -> None:
         image.load()
 
 
+def _volumes(data: Path) -> list[tuple[Path, ...]]:
+    chest, whole = data / "ct" / "chest_volumes", data / "ct" / "totalsegmentator_example"
+    found = [*chest.glob("*_slab.nii.gz"), *chest.glob("cip_ct*.nrrd"), *whole.glob("*_ct*.nii.gz")]
+    return [(path,) for path in sorted(found)]
+
+
+def _read_volume(path: Path) -> None:
+    import nibabel
+    import nrrd
+    import numpy as np
+
+    if path.suffix == ".nrrd":
+        nrrd.read(str(path))
+    else:
+        np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+
+
+HU = ("--units", "hu", "--path-column", "path")
 ARCHIVES = {
+    "ct": Archive(
+        _volumes,
+        {
+            "as it is": HU,
+            "deflated": (*HU, "--compress"),
+            "resampled": (*HU, "--spacing", "2", "1.5", "1.5", "--size", "96", "160", "160"),
+        },
+        _read_volume,
+    ),
     "ecg": Archive(_ecgs, {"at 100 Hz": ("--sampling-rate", "100")}, _read_ecg),
     "image": Archive(_pictures, {"stripped": (), "224 x 224": ("--size", "224", "224")}, _read_picture),
     "video": Archive(

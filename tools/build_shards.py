@@ -3,6 +3,7 @@
 python -m tools.build_shards ecg --input RECORDS [--table CSV] --output DIR    (--help tells every flag)
 python -m tools.build_shards video --input VIDEOS [--table CSV] --output DIR
 python -m tools.build_shards image --input IMAGES [--table CSV] --output DIR
+python -m tools.build_shards ct --input VOLUMES --units hu|unit_interval|rescale [--table CSV] --output DIR
 python -m tools.build_shards index --input DIR [--leads I II ...] [--sampling-rate HZ] [--labels NAME ...]
 """
 
@@ -21,6 +22,8 @@ from src.data.make_index import Contents, Progress, find_tars, make_index, membe
 from src.data.modalities import MODALITIES
 from src.data.sample import CLASS_FIELD
 from tools.build_archive import pair
+from tools.build_ct import build_ct
+from tools.build_ct_flags import add_flags as add_ct_flags
 from tools.build_ecg import build_ecg
 from tools.build_ecg_flags import add_flags
 from tools.build_image import add_image_flags, build_image
@@ -122,6 +125,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     image = verbs.add_parser("image", help="shards of images: files in folders or a table, or an .npz of MedMNIST")
     add_image_flags(image)
     image.set_defaults(run=build_image)
+    ct = verbs.add_parser("ct", help="shards of CT volumes in NIfTI, NRRD, DICOM or numpy")
+    add_ct_flags(ct)
+    ct.set_defaults(run=build_ct)
 
     index = verbs.add_parser("index", help="index.json and offset tables for WebDataset tars, in place")
     index.add_argument("--input", type=Path, required=True, help="folder of plain tars")

@@ -40,6 +40,8 @@ class Sample(TypedDict):
     """Those of a study in their order; encoded still."""
     image: NotRequired[NDArray[np.uint8] | NDArray[np.uint16]]
     """[H, W] grey or [H, W, 3] RGB."""
+    ct: NotRequired[NDArray[np.int16] | NDArray[np.float32]]
+    """[C, D, H, W] in HU, read-only."""
 
 
 class Row(NamedTuple):

@@ -75,7 +75,13 @@ def test_a_wrong_command_line_is_refused(arguments):
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("modality", "builds"), [("video", ["h264", "mjpeg"]), ("ecg", ["at 100 Hz"]), ("image", ["stripped", "224 x 224"])]
+    ("modality", "builds"),
+    [
+        ("video", ["h264", "mjpeg"]),
+        ("ecg", ["at 100 Hz"]),
+        ("image", ["stripped", "224 x 224"]),
+        ("ct", ["as it is", "deflated"]),
+    ],
 )
 def test_build_prints_a_row_for_each_way_beside_decoding_alone(medssl_data, tmp_path, capsys, modality, builds):
     folder = medssl_data / modality.replace("image", "video")  # whose first frames are the images

@@ -84,8 +84,10 @@ RATES = (0.05, 100_000.0)
 """Hz that a header may state."""
 
 
-def open_dicom(path: Path) -> Dataset:
+def open_dicom(path: Path, more: Sequence[str] = ()) -> Dataset:
     """The attributes named above, without the pixels; nothing else is read, and no warning is shown, which may quote.
+
+    `more` are attributes that are read too, for what is done with the file here: they don't get into any meta.
 
     Raises:
         ValueError: no DICOM file, damaged, or deflated as a whole.
@@ -94,7 +96,7 @@ def open_dicom(path: Path) -> Dataset:
     from pydicom.errors import InvalidDicomError
 
     refuse_special(path)
-    wanted = [*NUMBERS, *PAIRS, *WORDS, *PERSON, *STORAGE]
+    wanted = [*NUMBERS, *PAIRS, *WORDS, *PERSON, *STORAGE, *more]
     with told(path, "DICOM"), quiet():
         try:
             if _transfer_syntax(path) == DEFLATED:
@@ -105,6 +107,8 @@ def open_dicom(path: Path) -> Dataset:
         except Unusable:
             raise
         except Exception as error:  # its words may be those of the header
+            if isinstance(error, OSError) and error.errno is not None:  # of the path or of the storage
+                raise
             raise Unusable(f"its DICOM header can't be read ({type(error).__name__})") from error
 
 
@@ -114,8 +118,12 @@ def about_dicom(path: Path) -> About:
     Raises:
         ValueError: as for opening it.
     """
-    dataset = open_dicom(path)
-    return About(patient_of(_text(dataset, "PatientID")), _age(dataset), sex_of(_text(dataset, "PatientSex")))
+    return about_of(open_dicom(path))
+
+
+def about_of(dataset: Dataset) -> About:
+    """Of whom an opened file is."""
+    return About(patient_of(text_of(dataset, "PatientID")), _age(dataset), sex_of(text_of(dataset, "PatientSex")))
 
 
 def meta_of(dataset: Dataset) -> dict[str, Any]:
@@ -129,7 +137,7 @@ def meta_of(dataset: Dataset) -> dict[str, Any]:
         if len(values) == 2 and all(SPACING[0] <= value <= SPACING[1] for value in values):
             meta[name] = list(values)
     for attribute, (name, words) in WORDS.items():
-        if (word := _text(dataset, attribute).upper()) in words:
+        if (word := text_of(dataset, attribute).upper()) in words:
             meta[name] = word
     if (regions := regions_of(dataset)) and "pixel_spacing" not in meta and regions[0][1] is not None:
         meta["pixel_spacing"] = list(regions[0][1])
@@ -160,7 +168,7 @@ def times_of(dataset: Dataset, frames: int) -> NDArray[np.float64] | None:
 
 def burned_in(dataset: Dataset) -> bool:
     """Whether the header says that words are drawn into the pixels."""
-    return _text(dataset, "BurnedInAnnotation").upper() == "YES"
+    return text_of(dataset, "BurnedInAnnotation").upper() == "YES"
 
 
 def regions_of(dataset: Dataset) -> list[tuple[tuple[int, int, int, int], tuple[float, float] | None]]:
@@ -208,15 +216,15 @@ def numbers_of(dataset: Dataset, attribute: str) -> tuple[float, ...]:
 
 def function_of(dataset: Dataset) -> str:
     """How a window is applied: LINEAR, LINEAR_EXACT or SIGMOID."""
-    return _text(dataset, "VOILUTFunction").upper() or "LINEAR"
+    return text_of(dataset, "VOILUTFunction").upper() or "LINEAR"
 
 
 def _age(dataset: Dataset) -> float | None:
     """PatientAge as in 045Y, else counted from the birth date; whole years, at most 90."""
-    if stated := re.fullmatch(r"(\d{1,3})([DWMY])", _text(dataset, "PatientAge").upper()):
+    if stated := re.fullmatch(r"(\d{1,3})([DWMY])", text_of(dataset, "PatientAge").upper()):
         return age_of(stated[1], AGE_UNITS[stated[2]])
-    dates = (_day(_text(dataset, name)) for name in ("StudyDate", "SeriesDate", "AcquisitionDate"))
-    return age_between(_day(_text(dataset, "PatientBirthDate")), next(filter(None, dates), None))
+    dates = (_day(text_of(dataset, name)) for name in ("StudyDate", "SeriesDate", "AcquisitionDate"))
+    return age_between(_day(text_of(dataset, "PatientBirthDate")), next(filter(None, dates), None))
 
 
 def _day(text: str) -> date | None:
@@ -226,7 +234,7 @@ def _day(text: str) -> date | None:
         return None
 
 
-def _text(dataset: Dataset, attribute: str) -> str:
+def text_of(dataset: Dataset, attribute: str) -> str:
     """One word of a header; empty where there is none, or several."""
     value = _value(dataset, attribute)
     return str(value).strip().strip("\0") if isinstance(value, str) else ""

@@ -131,6 +131,39 @@ def pixels(path: Path) -> tuple[NDArray[np.uint8], float | None]:
     return np.stack(list(frames)), rate
 
 
+def stored_slice(path: Path, dataset: Dataset) -> NDArray[Any]:
+    """The one frame of a gray file as its integers are stored, [H, W]: no window, no slope, no 8 bits.
+
+    Raises:
+        ValueError: it has colours or several frames, a syntax that is not read, or can't be decoded.
+    """
+    frames = open_frames(path)
+    if not frames.gray or frames.frames != 1 or _interpretation(dataset) != "MONOCHROME2":
+        raise ValueError(f"{path.name} is not one gray image (MONOCHROME2)")
+    with told(path, "DICOM pixels"), quiet():
+        try:
+            values_HW = next(_decoded(path, dataset))
+        except Unusable:
+            raise
+        except Exception as error:  # its words may be those of the header
+            if isinstance(error, OSError) and error.errno is not None:  # of the path or of the storage
+                raise
+            raise Unusable(f"the pixels of {path.name} can't be decoded ({type(error).__name__})") from None
+    if values_HW.shape != (frames.height, frames.width):
+        raise ValueError(f"{path.name} holds {list(values_HW.shape)} pixels, not those that its header says")
+    return _own_bits(values_HW, dataset)
+
+
+def _own_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Without the bits above BitsStored, in which old files keep overlays."""
+    stored, size = _whole(dataset, "BitsStored"), values_HW.dtype.itemsize * 8
+    if stored >= size:
+        return values_HW
+    if values_HW.dtype.kind == "u":
+        return values_HW & values_HW.dtype.type((1 << stored) - 1)
+    return (values_HW << (size - stored)) >> (size - stored)
+
+
 def syntax_of(dataset: Dataset) -> str:
     """The transfer syntax."""
     return str(dataset.file_meta.get("TransferSyntaxUID", ""))

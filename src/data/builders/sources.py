@@ -31,7 +31,7 @@ RESERVED = {
     *("id", "patient_id", "labels"),
     *("scale", "leads", "lead_keep", "flat_leads", "gaps", "sampling_rate"),
     *("image", "original_size", "video", "videos", "frames", "rate", "height", "width", "channels", "codec"),
-    *("ct", "shape", "spacing", "orientation", "units", "windows"),
+    *("ct", "shape", "spacing", "orientation", "units", "stored", "windows", "source_shape", "source_spacing"),
 }
 """What the builders write into a sample's json."""
 
@@ -99,6 +99,11 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
     if not rows:
         raise ValueError(f"{path} has no rows")
     return rows
+
+
+def header_of(path: Path) -> list[str]:
+    """The names of a CSV's columns; none where it has no rows. Raises as `rows_of`."""
+    return list(next(rows_of(path, ()), {}))
 
 
 def rows_of(path: Path, wanted: Iterable[str]) -> Iterator[dict[str, str]]:
