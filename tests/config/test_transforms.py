@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from src.config import ConfigError, Section, json_schema, load_transform
 from src.config.transforms import TRANSFORMS
 from src.config.yaml_text import dump_yaml
 from src.transforms.image import ImageTransform
+from src.transforms.video import VideoTransform
+from src.transforms.video_time import clip_indices
 from tests.config.record_reads import name_of, recorded
 from tests.config.test_every_key_is_read import unread
 from tests.transforms.batches import streams_of
-from tests.transforms.pictures import image_samples
+from tests.transforms.pictures import clip_samples, image_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "configs" / "transforms").glob("*.yaml"))
@@ -79,7 +82,15 @@ def use_images(config: Section) -> None:
     run(image_samples(2), streams_of(2))
 
 
-USES: dict[str, Any] = {"image": use_images}
+def use_videos(config: Section) -> None:
+    clip = config.clip  # type: ignore[attr-defined]
+    for each in (clip, clip.model_copy(update={"stride": 2})):
+        clip_indices(np.array([90]), np.array([25.0]), each, streams_of(1), ["v"])
+    run = VideoTransform(config)  # type: ignore[arg-type]
+    run(clip_samples(2, clip.frames), streams_of(2))
+
+
+USES: dict[str, Any] = {"image": use_images, "video": use_videos}
 """What does all that a section of this modality asks for."""
 
 

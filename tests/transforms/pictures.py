@@ -23,3 +23,15 @@ def image_samples(count: int, channels: tuple[int, ...] = (3, 1)) -> list[dict[s
     return [
         {"key": f"i{n}", "image": picture(40 + 7 * n, 90 - 5 * n, channels[n % len(channels)], n)} for n in range(count)
     ]
+
+
+def clip_samples(
+    count: int, frames: int = 5, channels: tuple[int, ...] = (3, 1), still: bool = False
+) -> list[dict[str, Any]]:
+    """Clips of unequal sizes, coloured and gray by turns, moving to the side or still."""
+    found = []
+    for n in range(count):
+        wide = picture(40 + 7 * n, 90 - 5 * n + frames, channels[n % len(channels)], n)
+        steps = [0 if still else step for step in range(frames)]
+        found.append({"key": f"v{n}", "video": np.stack([wide[:, step : step + 90 - 5 * n] for step in steps])})
+    return found
