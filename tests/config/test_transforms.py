@@ -12,13 +12,14 @@ import pytest
 from src.config import ConfigError, Section, json_schema, load_transform
 from src.config.transforms import TRANSFORMS
 from src.config.yaml_text import dump_yaml
+from src.transforms.ct import CTTransform
 from src.transforms.image import ImageTransform
 from src.transforms.video import VideoTransform
 from src.transforms.video_time import clip_indices
 from tests.config.record_reads import name_of, recorded
 from tests.config.test_every_key_is_read import unread
 from tests.transforms.batches import streams_of
-from tests.transforms.pictures import clip_samples, image_samples
+from tests.transforms.pictures import clip_samples, image_samples, volume_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "configs" / "transforms").glob("*.yaml"))
@@ -90,7 +91,11 @@ def use_videos(config: Section) -> None:
     run(clip_samples(2, clip.frames), streams_of(2))
 
 
-USES: dict[str, Any] = {"image": use_images, "video": use_videos}
+def use_volumes(config: Section) -> None:
+    CTTransform(config)(volume_samples(2), streams_of(2))  # type: ignore[arg-type]
+
+
+USES: dict[str, Any] = {"image": use_images, "video": use_videos, "ct": use_volumes}
 """What does all that a section of this modality asks for."""
 
 

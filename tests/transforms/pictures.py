@@ -35,3 +35,22 @@ def clip_samples(
         steps = [0 if still else step for step in range(frames)]
         found.append({"key": f"v{n}", "video": np.stack([wide[:, step : step + 90 - 5 * n] for step in steps])})
     return found
+
+
+SPACINGS = ((1.0, 1.0, 1.0), (2.5, 0.7, 0.8))
+"""mm along D, H and W: cubes, and a usual chest CT."""
+
+
+def volume_samples(count: int) -> list[dict[str, Any]]:
+    """Volumes of unequal sizes and spacings, int16 and float32 by turns, with and without an axis for channels."""
+    found = []
+    for n in range(count):
+        shape = (10 + 3 * n, 24 - n, 15 + 2 * n)
+        hu = (
+            np.random.default_rng(n)
+            .normal(-300.0, 400.0, shape)
+            .clip(-1024, 3000)
+            .astype((np.int16, np.float32)[n % 2])
+        )
+        found.append({"key": f"c{n}", "ct": hu if n % 3 else hu[None], "meta": {"spacing": list(SPACINGS[n % 2])}})
+    return found
