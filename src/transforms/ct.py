@@ -1,7 +1,7 @@
 """What a CT volume goes through between shard and model, in order; each draw is addressed by its sample.
 
 Lengths are in mm, values in HU until the windows. The steps are plain functions: ct_space.py, ct_values.py.
-Legend: B batch, C windows, D, H, W voxels, X the axes D, H, W.
+Legend: B batch, C channels of the volumes, K channels times windows, D, H, W voxels, X the axes D, H, W.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class CTTransform:
         self.config = config
 
     def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
-        """The batch [B, C, *size] of samples that have key, ct and meta; these stay untouched.
+        """The batch [B, K, *size] of samples that have key, ct and meta; these stay untouched.
 
-        `ct` is int16 or float32 in HU, [D, H, W] or [1, D, H, W]; meta["spacing"] is mm along D, H and W, which only
-        rotation, scale and translation ask for.
+        `ct` is int16 or float32 in HU, [C, D, H, W] or [D, H, W]; meta["spacing"] is mm along D, H and W, which only
+        rotation, scale and translation ask for. All windows of the first channel come first.
 
         Raises:
             ValueError: a volume is of another kind, or its spacing is not known; its sample is named.
         """
         assert len(samples) == len(streams)
         config, streams = self.config, streams.fork("ct")
-        hu_BDHW = self._place(samples, streams)
+        hu_BCDHW = self._place(samples, streams)
         for axis, section in enumerate((config.flip_depth, config.flip_height, config.flip_width)):
             for row in hit(streams, f"flip.{axis}", section.probability):
-                hu_BDHW[row] = np.flip(hu_BDHW[row], axis).copy()
-        change_attenuation(hu_BDHW, config.attenuation, streams)
-        add_noise(hu_BDHW, config.noise, streams)
-        return windowed(hu_BDHW, window_bounds(config.windows, config.window_jitter, streams))
+                hu_BCDHW[row] = np.flip(hu_BCDHW[row], axis + 1).copy()
+        change_attenuation(hu_BCDHW, config.attenuation, streams)
+        add_noise(hu_BCDHW, config.noise, streams)
+        return windowed(hu_BCDHW, window_bounds(config.windows, config.window_jitter, streams))
 
     def plain(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
-        """The batch [B, C, *size] as evaluation sees it: the middle of each volume in the windows as they are."""
+        """The batch [B, K, *size] as evaluation sees it: the middle of each volume in the windows as they are."""
         volumes, nothing = [checked(sample) for sample in samples], Streams(np.zeros(len(samples), np.uint64))
         begin_BX = starts(_shapes(volumes), self.config.size, "center", nothing)
         parts = [part(volume, begin, self.config.size) for volume, begin in zip(volumes, begin_BX, strict=True)]
@@ -60,29 +60,29 @@ class CTTransform:
         config, volumes = self.config, [checked(sample) for sample in samples]
         begin_BX = starts(_shapes(volumes), config.size, config.crop, streams)
         changed_B, matrix_BXX, shift_BX = maps(config.rotation, config.scale, config.translation, streams)
-        hu_BDHW = np.empty((len(samples), *config.size), np.float32)
+        hu_BCDHW = np.empty((len(samples), len(volumes[0]), *config.size), np.float32)
         for row, volume in enumerate(volumes):
             if changed_B[row]:
                 spacing = spacing_of(samples[row])
-                hu_BDHW[row] = resampled(volume, begin_BX[row], config.size, spacing, matrix_BXX[row], shift_BX[row])
+                hu_BCDHW[row] = resampled(volume, begin_BX[row], config.size, spacing, matrix_BXX[row], shift_BX[row])
             else:
-                hu_BDHW[row] = part(volume, begin_BX[row], config.size)
-        return hu_BDHW
+                hu_BCDHW[row] = part(volume, begin_BX[row], config.size)
+        return hu_BCDHW
 
 
 def _shapes(volumes: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
-    return np.array([volume.shape for volume in volumes], np.int64).reshape(-1, 3)
+    return np.array([volume.shape[1:] for volume in volumes], np.int64).reshape(-1, 3)
 
 
 def checked(sample: Mapping[str, Any]) -> NDArray[np.generic]:
-    """The volume [D, H, W] of a sample."""
+    """The volume [C, D, H, W] of a sample."""
     key, volume = sample["key"], sample["ct"]
-    if volume.ndim == 4 and len(volume) == 1:
-        volume = volume[0]
-    if volume.ndim != 3 or not volume.size or volume.dtype not in (np.int16, np.float32):
+    if volume.ndim == 3:
+        volume = volume[None]
+    if volume.ndim != 4 or not volume.size or volume.dtype not in (np.int16, np.float32):
         raise ValueError(
             f"sample {key}: its ct is {sample['ct'].dtype} of shape {sample['ct'].shape}: give int16 or float32 in HU, "
-            f"[D, H, W] or [1, D, H, W]"
+            f"[C, D, H, W] or [D, H, W]"
         )
     if volume.dtype == np.float32 and not np.isfinite(volume).all():
         raise ValueError(f"sample {key}: its ct holds NaN or infinite values: repair the volume or leave it out")

@@ -1,6 +1,6 @@
 """Where the voxels of a volume go: parts of it, and the body turned, scaled and moved, in millimetres.
 
-Legend: B batch, N volumes that a transform hits, X the axes D, H, W of a volume.
+Legend: B batch, N volumes that a transform hits, C channels of a volume, X the axes D, H, W of a volume.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def starts(shapes_BX: NDArray[np.int64], size: tuple[int, int, int], where: str,
 
 
 def part(
-    volume_DHW: NDArray[np.generic], start_X: NDArray[np.int64], size: tuple[int, int, int]
+    volume_CDHW: NDArray[np.generic], start_X: NDArray[np.int64], size: tuple[int, int, int]
 ) -> NDArray[np.float32]:
-    """The voxels [*size] from a start on, as they are; air where the volume has none."""
-    found = np.full(size, AIR, np.float32)
-    begin_X, end_X = np.maximum(start_X, 0), np.minimum(start_X + size, volume_DHW.shape)
+    """The voxels [C, *size] from a start on, as they are; air where the volume has none."""
+    found = np.full((len(volume_CDHW), *size), AIR, np.float32)
+    begin_X, end_X = np.maximum(start_X, 0), np.minimum(start_X + size, volume_CDHW.shape[1:])
     source = tuple(slice(begin, end) for begin, end in zip(begin_X, end_X, strict=True))
     target = tuple(slice(begin, end) for begin, end in zip(begin_X - start_X, end_X - start_X, strict=True))
-    found[target] = volume_DHW[source]
+    found[:, *target] = volume_CDHW[:, *source]
     return found
 
 
@@ -68,7 +68,7 @@ def maps(
 
 
 def resampled(
-    volume_DHW: NDArray[np.generic],
+    volume_CDHW: NDArray[np.generic],
     start_X: NDArray[np.int64],
     size: tuple[int, int, int],
     spacing_X: NDArray[np.float64],
@@ -83,6 +83,10 @@ def resampled(
     back_XX = np.linalg.inv(matrix_XX)
     voxels_XX = back_XX * spacing_X / spacing_X[:, None]
     offset_X = start_X + middle_X - voxels_XX @ middle_X - (back_XX @ shift_X) / spacing_X
-    return ndimage.affine_transform(
-        volume_DHW, voxels_XX, offset_X, size, np.float32, order=1, mode="grid-constant", cval=AIR
-    )
+    moved = [
+        ndimage.affine_transform(
+            volume_DHW, voxels_XX, offset_X, size, np.float32, order=1, mode="grid-constant", cval=AIR
+        )
+        for volume_DHW in volume_CDHW
+    ]
+    return np.stack(moved)

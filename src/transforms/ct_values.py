@@ -1,6 +1,6 @@
 """What happens to the Hounsfield units of a volume: attenuation, noise, windows.
 
-Legend: B batch, N volumes that a transform hits, C windows, D, H, W voxels.
+Legend: B batch, N volumes that a transform hits, C channels, V windows, K = C * V, D, H, W voxels.
 """
 
 from __future__ import annotations
@@ -16,38 +16,40 @@ from src.transforms.ct_space import AIR
 from src.transforms.draws import between, hit, signed
 
 
-def change_attenuation(hu_BDHW: NDArray[np.float32], config: AttenuationConfig, streams: Streams) -> None:
+def change_attenuation(hu_BCDHW: NDArray[np.float32], config: AttenuationConfig, streams: Streams) -> None:
     """(HU + 1000) * factor - 1000 in place, the factor uniform."""
     hit_N = hit(streams, "attenuation", config.probability)
     factor_N = between(streams[hit_N], "attenuation.factor", config.factor).astype(np.float32)
     for row, factor in zip(hit_N, factor_N, strict=True):
-        hu_BDHW[row] = (hu_BDHW[row] - np.float32(AIR)) * factor + np.float32(AIR)
+        hu_BCDHW[row] = (hu_BCDHW[row] - np.float32(AIR)) * factor + np.float32(AIR)
 
 
-def add_noise(hu_BDHW: NDArray[np.float32], config: CTNoiseConfig, streams: Streams) -> None:
+def add_noise(hu_BCDHW: NDArray[np.float32], config: CTNoiseConfig, streams: Streams) -> None:
     """White noise of standard deviation config.std HU in place."""
     for row in hit(streams, "noise", config.probability):  # one by one: a batch's draws would not fit the cache
-        noise_DHW = streams[np.array([row])].normal("noise.value", *hu_BDHW.shape[1:])[0].astype(np.float32)
-        hu_BDHW[row] += np.float32(config.std) * noise_DHW
+        noise_CDHW = streams[np.array([row])].normal("noise.value", *hu_BCDHW.shape[1:])[0].astype(np.float32)
+        hu_BCDHW[row] += np.float32(config.std) * noise_CDHW
 
 
 def window_bounds(windows: Sequence[WindowConfig], config: WindowJitterConfig, streams: Streams) -> NDArray[np.float64]:
-    """The lower end and the width of each window of each sample in HU, [B, C, 2], jittered where it hits."""
-    bounds_C2 = np.array([(window.center - window.width / 2, window.width) for window in windows])
-    bounds_BC2 = np.tile(bounds_C2, (len(streams), 1, 1))
+    """The lower end and the width of each window of each sample in HU, [B, V, 2], jittered where it hits."""
+    bounds_V2 = np.array([(window.center - window.width / 2, window.width) for window in windows])
+    bounds_BV2 = np.tile(bounds_V2, (len(streams), 1, 1))
     hit_N = hit(streams, "window_jitter", config.probability)
-    center_NC = config.center * signed(streams[hit_N], "window_jitter.center", len(windows))
-    width_NC = config.width * signed(streams[hit_N], "window_jitter.width", len(windows))
-    bounds_BC2[hit_N] += np.stack([center_NC - width_NC / 2, width_NC], axis=2)
-    return bounds_BC2
+    center_NV = config.center * signed(streams[hit_N], "window_jitter.center", len(windows))
+    width_NV = config.width * signed(streams[hit_N], "window_jitter.width", len(windows))
+    bounds_BV2[hit_N] += np.stack([center_NV - width_NV / 2, width_NV], axis=2)
+    return bounds_BV2
 
 
-def windowed(hu_BDHW: NDArray[np.float32], bounds_BC2: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The volumes in their windows, [B, C, D, H, W]: 0 at the lower end and below, 1 at the upper end and above."""
-    batch, channels = bounds_BC2.shape[:2]
-    values_BCDHW = np.empty((batch, channels, *hu_BDHW.shape[1:]), np.float32)
-    for into_CDHW, hu_DHW, bounds_C2 in zip(values_BCDHW, hu_BDHW, bounds_BC2.astype(np.float32), strict=True):
-        for into_DHW, (lowest, width) in zip(into_CDHW, bounds_C2, strict=True):
-            np.subtract(hu_DHW, lowest, out=into_DHW)
-            into_DHW /= width
-    return np.clip(values_BCDHW, 0.0, 1.0, out=values_BCDHW)
+def windowed(hu_BCDHW: NDArray[np.float32], bounds_BV2: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The volumes in their windows, [B, C * V, D, H, W], all windows of the first channel first.
+
+    0 at the lower end of a window and below, 1 at the upper end and above.
+    """
+    low_BVDHW, width_BVDHW = np.moveaxis(bounds_BV2.astype(np.float32)[..., None, None, None], 2, 0)
+    values_BCVDHW = np.stack(
+        [(hu_CDHW[:, None] - low) / width for hu_CDHW, low, width in zip(hu_BCDHW, low_BVDHW, width_BVDHW, strict=True)]
+    )
+    values_BKDHW = values_BCVDHW.reshape(len(hu_BCDHW), -1, *hu_BCDHW.shape[2:])
+    return np.clip(values_BKDHW, 0.0, 1.0, out=values_BKDHW)

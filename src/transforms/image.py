@@ -16,7 +16,7 @@ from src.config.transforms import ImageTransformConfig
 from src.randomness import Streams
 from src.transforms.draws import hit
 from src.transforms.image_color import blur, color_jitter, grayscale, normalized, solarize, unit_interval
-from src.transforms.image_space import boxes, check_picture, cut, in_channels
+from src.transforms.image_space import Picture, boxes, check_picture, cut, in_channels
 
 
 class ImageTransform:
@@ -26,7 +26,9 @@ class ImageTransform:
         self.config = config
 
     def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
-        """The batch [B, C, S, S] of samples that have key and image, uint8 [H, W] or [H, W, 3]; these stay untouched.
+        """The batch [B, C, S, S] of samples that have key and image, uint8 or uint16, [H, W] or [H, W, 3].
+
+        The images stay untouched.
 
         Raises:
             ValueError: an image is of another kind; its sample is named.
@@ -52,13 +54,13 @@ class ImageTransform:
         pictures = self._pictures(samples)
         return normalized(self._squares(pictures, [None] * len(pictures)), self.config.mean, self.config.std)
 
-    def _pictures(self, samples: Sequence[Mapping[str, Any]]) -> list[NDArray[np.uint8]]:
+    def _pictures(self, samples: Sequence[Mapping[str, Any]]) -> list[Picture]:
         for sample in samples:
             check_picture(sample["key"], "image", sample["image"], "H, W")
         return [in_channels(sample["image"], self.config.channels) for sample in samples]
 
     def _squares(
-        self, pictures: Sequence[NDArray[np.uint8]], places: Sequence[tuple[int, int, int, int] | None]
+        self, pictures: Sequence[Picture], places: Sequence[tuple[int, int, int, int] | None]
     ) -> NDArray[np.float32]:
         config = self.config
         squares = [

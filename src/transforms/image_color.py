@@ -100,12 +100,12 @@ def solarize(image_BSSC: NDArray[np.float32], config: SolarizeConfig, streams: S
         image_BSSC[row] = np.where(image_BSSC[row] >= threshold, 1.0 - image_BSSC[row], image_BSSC[row])
 
 
-def unit_interval(pictures: Sequence[NDArray[np.uint8]], axes: int, channels: int) -> NDArray[np.float32]:
-    """Pictures of 0 .. 255 as one batch of 0 .. 1, [B, ..., C]; they have so many axes, and maybe one of channels."""
+def unit_interval(pictures: Sequence[NDArray[np.integer]], axes: int, channels: int) -> NDArray[np.float32]:
+    """Pictures of 8 or 16 bits as one batch of 0 .. 1, [B, ..., C]; they have so many axes, maybe one of channels."""
     values_BXC = np.empty((len(pictures), *pictures[0].shape[:axes], channels), np.float32)
     for into_XC, picture in zip(values_BXC, pictures, strict=True):
         into_XC[:] = picture if picture.ndim > axes else picture[..., None]
-    values_BXC /= np.float32(255.0)
+        into_XC /= np.float32(np.iinfo(picture.dtype).max)
     return values_BXC
 
 

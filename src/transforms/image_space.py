@@ -1,7 +1,7 @@
 """Where the pixels of an image go: parts of it, the middle, squares, mirrors; video does the same to each frame.
 
 Legend: B batch, N samples that a transform hits, A tries, H height, W width, C channels, S side of the model's input.
-A picture is uint8, [H, W] (gray) or [H, W, 3]. Boxes are top, left, height, width.
+A picture is uint8 or uint16, [H, W] (gray) or [H, W, 3]. Boxes are top, left, height, width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from src.randomness import Streams
 from src.transforms.draws import between, hit
 
 TRIES = 10
+Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def crop_boxes(sizes_N2: NDArray[np.int64], config: AreaCropConfig, streams: Streams) -> NDArray[np.int64]:
@@ -61,9 +62,7 @@ def boxes(
     return found
 
 
-def cut(
-    picture: NDArray[np.uint8], box: tuple[int, int, int, int] | None, side: int, shorter_side: int | None
-) -> NDArray[np.uint8]:
+def cut(picture: Picture, box: tuple[int, int, int, int] | None, side: int, shorter_side: int | None) -> Picture:
     """The box of the picture as a square of that side; without a box the middle, as `middle` does it."""
     if box is None:
         return middle(picture, side, shorter_side or side)
@@ -71,7 +70,7 @@ def cut(
     return resize(picture[top : top + height, left : left + width], side, side)
 
 
-def middle(picture: NDArray[np.uint8], side: int, shorter_side: int) -> NDArray[np.uint8]:
+def middle(picture: Picture, side: int, shorter_side: int) -> Picture:
     """The shorter side resized to so many pixels, then the middle square of that side: what evaluation sees."""
     height, width = picture.shape[:2]
     share = shorter_side / min(height, width)
@@ -80,7 +79,7 @@ def middle(picture: NDArray[np.uint8], side: int, shorter_side: int) -> NDArray[
     return whole[top : top + side, left : left + side]
 
 
-def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def resize(picture: Picture, height: int, width: int) -> Picture:
     """Pixels are averaged by area along an axis that shrinks, bicubic (cv2's, a = -0.75) along one that grows."""
     small = min(height, picture.shape[0]), min(width, picture.shape[1])
     if small != picture.shape[:2]:
@@ -90,20 +89,21 @@ def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     return picture
 
 
-def in_channels(picture: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """[H, W] or [H, W, 3] as [H, W] for one channel; for three it stays, as `spread` makes three of one later."""
+def in_channels(picture: Picture, channels: int) -> Picture:
+    """[H, W] or [H, W, 3] as [H, W] for one channel; for three it stays, `unit_interval` repeats gray."""
     if channels == 1 and picture.ndim == 3:
         return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
     return picture
 
 
-def check_picture(key: str, what: str, picture: NDArray[np.uint8], axes: str) -> None:
-    """Raises ValueError unless it is uint8 with the axes "H, W" (say), maybe with three channels, and not empty."""
+def check_picture(key: str, what: str, picture: Picture, axes: str) -> None:
+    """Raises ValueError unless it is of 8 or 16 bits, has the axes "H, W" (say), maybe three channels, and a pixel."""
     count = axes.count(",") + 1
     fits = picture.ndim == count or (picture.ndim == count + 1 and picture.shape[-1] == 3)
-    if picture.dtype != np.uint8 or not fits:
+    if picture.dtype not in (np.uint8, np.uint16) or not fits:
         raise ValueError(
-            f"sample {key}: its {what} is {picture.dtype} of shape {picture.shape}: give uint8 [{axes}] or [{axes}, 3]"
+            f"sample {key}: its {what} is {picture.dtype} of shape {picture.shape}: give uint8 or uint16, [{axes}] or "
+            f"[{axes}, 3]"
         )
     if not picture.size:
         raise ValueError(f"sample {key}: its {what} has shape {picture.shape}, without a pixel: leave it out")

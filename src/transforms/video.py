@@ -69,6 +69,8 @@ class VideoTransform:
 
     def _clips(self, samples: Sequence[Mapping[str, Any]]) -> list[NDArray[np.uint8]]:
         for sample in samples:
+            if sample["video"].dtype != np.uint8:
+                raise ValueError(f"sample {sample['key']}: its video is {sample['video'].dtype}: give uint8")
             check_picture(sample["key"], "video", sample["video"], "T, H, W")
             if len(sample["video"]) != self.config.clip.frames:
                 raise ValueError(
@@ -84,6 +86,6 @@ class VideoTransform:
         config, found = self.config, []
         for clip, place in zip(clips, places, strict=True):
             frames = [in_channels(frame, config.channels) for frame in clip]
-            square = np.stack([cut(frame, place, config.size, config.shorter_side) for frame in frames])
+            square = np.stack([cut(frame, place, config.size, config.shorter_side) for frame in frames], dtype=np.uint8)
             found.append(square if square.ndim == 4 else square[..., None])
         return found

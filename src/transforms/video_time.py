@@ -18,15 +18,7 @@ from src.randomness import Streams
 class Video(Protocol):
     """An encoded video that decodes what it is asked for."""
 
-    @property
-    def count(self) -> int:
-        """Its frames."""
-
-    @property
-    def rate(self) -> float:
-        """Frames per second."""
-
-    def frames(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """The frames at ascending indices, [len(indices), H, W, 3] or [len(indices), H, W]."""
 
 
@@ -87,18 +79,22 @@ def _starts(room_B: NDArray[np.int64], config: ClipConfig, streams: Streams) -> 
 
 
 def read_clips(
-    videos: Sequence[Video], names: Sequence[str], config: ClipConfig, streams: Streams
+    videos: Sequence[Video],
+    counts_B: NDArray[np.int64],
+    rates_B: NDArray[np.float64],
+    config: ClipConfig,
+    streams: Streams,
+    names: Sequence[str],
 ) -> list[NDArray[np.uint8]]:
     """The B * K clips of the videos, one video's after the other, uint8 [T, H, W, 3] (gray ones maybe [T, H, W]).
 
-    Each frame that is needed is decoded once, in its order.
+    The other arguments are those of `clip_indices`. Each frame that is needed is decoded once, in its order.
     """
-    counts_B, rates_B = (np.array([getattr(video, name) for video in videos]) for name in ("count", "rate"))
-    indices_BKT = clip_indices(counts_B, rates_B.astype(np.float64), config, streams.fork("video"), names)
+    indices_BKT = clip_indices(counts_B, rates_B, config, streams.fork("video"), names)
     clips = []
     for video, indices_KT in zip(videos, indices_BKT, strict=True):
         needed, places_KT = np.unique(indices_KT, return_inverse=True)
-        frames = video.frames(needed)
+        frames = video.frames(needed.tolist())
         clips += [frames[places_T] for places_T in places_KT.reshape(indices_KT.shape)]
     return clips
 

@@ -118,6 +118,31 @@ def test_int16_and_float32_and_an_axis_of_channels_are_the_same_volume() -> None
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
+def test_channels_of_a_volume_share_what_is_drawn_but_the_noise() -> None:
+    """All windows of the first channel come first, then those of the next."""
+    samples = volume_samples(4)
+    for sample in samples:
+        sample["ct"] = sample["ct"][None] if sample["ct"].ndim == 3 else sample["ct"]
+    twice = [
+        {**sample, "ct": np.concatenate([sample["ct"], sample["ct"] + sample["ct"].dtype.type(7)])}
+        for sample in samples
+    ]
+    settings = {name: section for name, section in CERTAIN.items() if name != "noise"}
+    run = transform_of(**settings)
+    one, both = run(samples, streams_of(4)), run(twice, streams_of(4))
+    assert both.shape == (4, 4, *SHAPES[0])
+    np.testing.assert_array_equal(both[:, :2], one)
+    inside = (one > 0.05) & (one < 0.95)
+    higher = (both[:, 2:] - one)[inside]
+    assert higher.min() >= 0 and higher.max() < 0.03 and (higher > 0).mean() > 0.5, "7 HU; air around it is the same"
+    noisy = transform_of(noise={"probability": 1.0})(
+        [{**sample, "ct": sample["ct"][:1].repeat(2, 0)} for sample in samples], streams_of(4)
+    )
+    assert (noisy[:, :2] != noisy[:, 2:]).any((1, 2, 3, 4)).all()
+    plain = transform_of().plain(twice)
+    np.testing.assert_array_equal(plain[:, :2], transform_of().plain(samples))
+
+
 def test_without_a_draw_training_sees_what_evaluation_sees() -> None:
     samples = volume_samples(4)
     run = transform_of(crop="center")
@@ -155,7 +180,7 @@ def test_real_volumes_keep_their_tissues(medssl_data: Path) -> None:
     ("volume", "told"),
     [
         (np.zeros((4, 4), np.int16), r"sample k: its ct is int16 of shape \(4, 4\): give int16 or float32 in HU"),
-        (np.zeros((2, 4, 4, 4), np.int16), r"\[D, H, W\] or \[1, D, H, W\]"),
+        (np.zeros((2, 2, 4, 4, 4), np.int16), r"\[C, D, H, W\] or \[D, H, W\]"),
         (np.zeros((4, 4, 4), np.float64), "its ct is float64"),
         (np.zeros((4, 0, 4), np.int16), r"of shape \(4, 0, 4\)"),
         (np.full((4, 4, 4), np.nan, np.float32), "holds NaN or infinite values"),
@@ -197,7 +222,7 @@ def test_volumes_of_a_few_voxels_are_no_trouble(size: tuple[int, int, int]) -> N
         ({"attenuation": {"factor": (1.1, 0.9)}}, r"attenuation\.factor"),
         ({"windows": ()}, "windows"),
         ({"windows": ({"center": 0.0, "width": 0.0},)}, "width"),
-        ({"window_jitter": {"probability": 0.1, "width": 400.0}}, "the narrowest of windows has 400 HU"),
+        ({"window_jitter": {"probability": 0.1, "width": 350.0}}, "the narrowest of windows has 350 HU"),
         ({"size": (4, 4)}, "size"),
         ({"size": (0, 4, 4)}, "size"),
     ],

@@ -18,6 +18,14 @@ SIZE = (16, 20, 24)
 START = np.array([3, 2, 1])
 
 
+def part_of(volume: np.ndarray, *given: Any) -> np.ndarray:
+    return part(volume[None], *given)[0]
+
+
+def moved_of(volume: np.ndarray, *given: Any) -> np.ndarray:
+    return resampled(volume[None], *given)[0]
+
+
 def maps_of(count: int, **sections: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     schemas = {"rotation": RotationConfig, "scale": ScaleConfig, "translation": TranslationConfig}
     return maps(*(schema(**sections.get(name, {})) for name, schema in schemas.items()), streams_of(count))
@@ -42,7 +50,7 @@ def test_each_start_is_as_likely_and_the_last_voxel_comes(size: tuple[int, int, 
 def test_what_a_volume_lacks_is_air_on_both_sides_alike(where: str) -> None:
     volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     start = starts(np.array([volume.shape]), (5, 6, 4), where, streams_of(1))[0]
-    got = part(volume, start, (5, 6, 4))
+    got = part_of(volume, start, (5, 6, 4))
     np.testing.assert_array_equal(got[1:3, 1:4], volume)
     assert (got == AIR).sum() == 5 * 6 * 4 - 24 and got.dtype == np.float32
 
@@ -59,15 +67,15 @@ def test_a_part_is_a_slice_of_the_volume_in_air(start: tuple[int, int, int]) -> 
     wide = np.pad(volume, 20, constant_values=AIR)
     wanted = wide[tuple(slice(20 + first, 20 + first + 5) for first in start)]
     inside = tuple(min(max(first, -5), 10) for first in start)
-    np.testing.assert_array_equal(part(volume, np.array(inside), (5, 5, 5)), wanted)
+    np.testing.assert_array_equal(part_of(volume, np.array(inside), (5, 5, 5)), wanted)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_no_change_is_the_part_itself(spacing: tuple[float, float, float]) -> None:
     volume = np.random.default_rng(0).integers(-1000, 2000, (18, 22, 26)).astype(np.int16)
     for start in (START, np.array([-4, 5, -2])):
-        got = resampled(volume, start, SIZE, np.array(spacing), np.eye(3), np.zeros(3))
-        np.testing.assert_allclose(got, part(volume, start, SIZE), atol=1e-3)
+        got = moved_of(volume, start, SIZE, np.array(spacing), np.eye(3), np.zeros(3))
+        np.testing.assert_allclose(got, part_of(volume, start, SIZE), atol=1e-3)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -78,7 +86,7 @@ def test_a_field_that_is_linear_in_mm_is_moved_without_error(spacing: tuple[floa
     matrix = 1.07 * Rotation.from_euler("xyz", [12, -4, 5], degrees=True).as_matrix()
     shift = np.array([3.0, -2.0, 1.0])
     start = np.array([12, 12, 12])
-    got = resampled(volume, start, SIZE, np.array(spacing), matrix, shift)
+    got = moved_of(volume, start, SIZE, np.array(spacing), matrix, shift)
     middle = (start + (np.array(SIZE) - 1) / 2) * spacing
     seen = millimetres(SIZE, spacing) + start * np.array(spacing)
     came_from = (seen - middle - shift) @ np.linalg.inv(matrix).T + middle
@@ -114,7 +122,7 @@ def test_rotation_keeps_distances_in_mm_and_puts_points_where_scipy_does(
     centres = np.array([[24.0, 26.0, 16.0], [40.0, 22.0, 30.0], [28.0, 42.0, 46.0]])
     volume = balls(spacing, centres)
     matrix = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()  # about the first axis, second, third
-    got = resampled(volume, np.zeros(3, int), volume.shape, np.array(spacing), matrix, np.zeros(3))
+    got = moved_of(volume, np.zeros(3, int), volume.shape, np.array(spacing), matrix, np.zeros(3))
     before, after = places(volume, spacing), places(got, spacing)
     np.testing.assert_allclose(distances(after), distances(before), atol=0.15)
     middle = (np.array(volume.shape) - 1) / 2 * spacing
@@ -127,9 +135,9 @@ def test_scale_and_translation_are_lengths_in_mm_at_each_spacing(spacing: tuple[
     centres = np.array([[24.0, 26.0, 16.0], [40.0, 22.0, 30.0], [28.0, 42.0, 46.0]])
     volume = balls(spacing, centres)
     whole, mm = np.zeros(3, int), np.array(spacing)
-    larger = resampled(volume, whole, volume.shape, mm, 1.15 * np.eye(3), np.zeros(3))
+    larger = moved_of(volume, whole, volume.shape, mm, 1.15 * np.eye(3), np.zeros(3))
     assert distances(places(larger, spacing)) == pytest.approx(1.15 * distances(places(volume, spacing)), abs=0.2)
-    moved = resampled(volume, whole, volume.shape, mm, np.eye(3), np.array([3.0, -4.2, 5.1]))
+    moved = moved_of(volume, whole, volume.shape, mm, np.eye(3), np.array([3.0, -4.2, 5.1]))
     np.testing.assert_allclose(places(moved, spacing) - places(volume, spacing), [[3.0, -4.2, 5.1]] * 3, atol=0.15)
 
 
@@ -138,13 +146,13 @@ def test_a_quarter_turn_of_cubes_is_numpys_without_a_voxel_lost(axis: int) -> No
     volume = np.random.default_rng(0).normal(0, 300, (7, 7, 7)).astype(np.float32)
     degrees = np.eye(3)[axis] * 90
     matrix = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
-    got = resampled(volume, np.zeros(3, int), (7, 7, 7), np.array([2.0, 2.0, 2.0]), matrix, np.zeros(3))
+    got = moved_of(volume, np.zeros(3, int), (7, 7, 7), np.array([2.0, 2.0, 2.0]), matrix, np.zeros(3))
     np.testing.assert_allclose(got, np.rot90(volume, 1, ((axis + 1) % 3, (axis + 2) % 3)), atol=1e-2)
 
 
 def test_around_the_volume_is_air() -> None:
     full = np.full((8, 8, 8), 60, np.int16)
-    got = resampled(full, np.zeros(3, int), (8, 8, 8), np.ones(3), np.eye(3), np.array([0.0, 3.0, 0.0]))
+    got = moved_of(full, np.zeros(3, int), (8, 8, 8), np.ones(3), np.eye(3), np.array([0.0, 3.0, 0.0]))
     np.testing.assert_allclose(got[:, :3], AIR)
     np.testing.assert_allclose(got[:, 3:], 60)
 

@@ -15,7 +15,7 @@ OFF = WindowJitterConfig()
 
 
 def of_value(batch: int, hu: float, shape: tuple[int, int, int] = (2, 2, 2)) -> np.ndarray:
-    return np.full((batch, *shape), hu, np.float32)
+    return np.full((batch, 1, *shape), hu, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_noise_has_its_standard_deviation_in_hu(std: float, shape: tuple[int, in
     volume = of_value(3, -700.0, shape)
     add_noise(volume, CTNoiseConfig(probability=1.0, std=std), streams_of(3))
     noise = volume.astype(float) + 700
-    np.testing.assert_allclose(noise.std((1, 2, 3)), std, rtol=0.03)
+    np.testing.assert_allclose(noise.std((1, 2, 3, 4)), std, rtol=0.03)
     assert np.abs(noise.mean()) < 0.05 * std and np.abs(np.corrcoef(noise.reshape(3, -1))[0, 1]) < 0.05
     assert stats.kstest(noise[0].reshape(-1) / std, stats.norm.cdf).pvalue > 1e-3
-    for axis in (1, 2, 3):
+    for axis in (2, 3, 4):
         beside = np.take(noise, range(1, noise.shape[axis]), axis) * np.take(noise, range(noise.shape[axis] - 1), axis)
         assert abs(beside.mean()) < 0.03 * std**2, "white"
 
@@ -77,5 +77,5 @@ def test_attenuation_is_a_uniform_factor_and_air_stays_air() -> None:
     for volume in (air, water, bone):
         change_attenuation(volume, config, streams_of(2000))
     assert (air == -1000).all()
-    assert stats.kstest(water[:, 0, 0, 0] / 1000 + 1, stats.uniform(0.9, 0.3).cdf).pvalue > 1e-3
+    assert stats.kstest(water[:, 0, 0, 0, 0] / 1000 + 1, stats.uniform(0.9, 0.3).cdf).pvalue > 1e-3
     np.testing.assert_allclose(bone + 1000, 2 * (water + 1000), rtol=1e-5)

@@ -86,6 +86,16 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, side: int, channels: i
         np.testing.assert_array_equal(sample["image"], image)
 
 
+@pytest.mark.parametrize("name", [*AUGMENTATIONS, "none"])
+def test_an_image_of_16_bits_is_one_of_8_with_finer_steps(name: str) -> None:
+    """v * 257 is the same share of 65535 as v is of 255; the two are averaged and interpolated to other roundings."""
+    coarse = [{"key": "k", "image": picture(50, 60, channels)} for channels in (3, 1)]
+    fine = [{"key": "k", "image": sample["image"].astype(np.uint16) * 257} for sample in coarse]
+    run = transform_of(size=32, **RAW, **{key: value for key, value in CERTAIN.items() if key == name != "solarize"})
+    assert np.abs(run(coarse, streams_of(2)) - run(fine, streams_of(2))).max() < 0.05
+    assert np.abs(run.plain(coarse) - run.plain(fine)).max() < 0.01
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_probability_0_hits_none_and_1_all_and_between_its_share(name: str) -> None:
     samples = [{"key": "k", "image": picture(24, 16)}] * 1000
@@ -164,7 +174,7 @@ def test_real_chest_x_rays_keep_their_values(medssl_data: Path) -> None:
     ("image", "told"),
     [
         (np.zeros((4, 4), np.float32), "sample k: its image is float32 of shape"),
-        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\): give uint8 \[H, W\] or \[H, W, 3\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\): give uint8 or uint16, \[H, W\] or \[H, W, 3\]"),
         (np.zeros((2, 4, 4, 3), np.uint8), "give uint8"),
         (np.zeros((0, 4), np.uint8), "without a pixel"),
     ],

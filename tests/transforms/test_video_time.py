@@ -25,12 +25,12 @@ def indices(counts: list[int], rates: list[float] | float = 25.0, **settings: An
 class Frames:
     """A video whose frame n is filled with n; it notes what it was asked for."""
 
-    def __init__(self, count: int, rate: float = 25.0) -> None:
-        self.count, self.rate, self.asked = count, rate, []
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
 
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        self.asked.append(indices.tolist())
-        return np.tile(indices[:, None, None].astype(np.uint8), (1, 2, 3))
+    def frames(self, indices: list[int]) -> np.ndarray:
+        self.asked.append(indices)
+        return np.tile(np.array(indices, np.uint8)[:, None, None], (1, 2, 3))
 
 
 @pytest.mark.parametrize(("frames", "stride", "count"), [(4, 1, 12), (4, 3, 19), (1, 1, 7), (5, 1, 6), (16, 2, 40)])
@@ -99,9 +99,9 @@ def test_clips_of_a_video_are_drawn_apart_and_do_not_depend_on_the_others() -> N
 
 
 def test_only_frames_that_are_needed_are_decoded_and_each_once() -> None:
-    videos = [Frames(30), Frames(3)]
+    videos = [Frames(), Frames()]
     config = ClipConfig(frames=4, stride=3, where="uniform", clips=3)
-    clips = read_clips(videos, ["a", "b"], config, streams_of(2))
+    clips = read_clips(videos, np.array([30, 3]), np.full(2, 25.0), config, streams_of(2), ["a", "b"])
     wanted = indices([30, 3], frames=4, stride=3, where="uniform", clips=3)
     assert [clip.shape for clip in clips] == [(4, 2, 3)] * 6
     np.testing.assert_array_equal([clip[:, 0, 0] for clip in clips], wanted.reshape(6, 4))
@@ -153,13 +153,12 @@ def test_a_real_clip_has_the_frames_that_a_reader_gives_one_after_the_other(meds
         decoded.append(read[1])
 
     class Read:
-        count, rate = len(decoded), reader.get(cv2.CAP_PROP_FPS)
-
-        def frames(self, indices: np.ndarray) -> np.ndarray:
+        def frames(self, indices: list[int]) -> np.ndarray:
             return np.stack([decoded[index] for index in indices])
 
-    assert len(decoded) == 187 and Read.rate == pytest.approx(19.1, abs=0.1)
+    count, rate = len(decoded), reader.get(cv2.CAP_PROP_FPS)
+    assert count == 187 and rate == pytest.approx(19.1, abs=0.1)
     config = ClipConfig(frames=8, rate=4.0, where="uniform", clips=2)
-    first, last = read_clips([Read()], ["v"], config, streams_of(1))
+    first, last = read_clips([Read()], np.array([count]), np.array([rate]), config, streams_of(1), ["v"])
     np.testing.assert_array_equal(first, [decoded[index] for index in (0, 5, 10, 14, 19, 24, 29, 33)])
     np.testing.assert_array_equal(last[-1], decoded[186])
