@@ -1,4 +1,7 @@
-"""Draws what the augmentations of a file like those of configs/transforms/ make of an image, a video or a volume."""
+"""Draws what the augmentations of a file like those of configs/transforms/ make of an image, a video or a volume.
+
+Of a file (tools/augment.py) or of a sample of shards (tools/inspect_shards.py).
+"""
 
 from __future__ import annotations
 
@@ -38,20 +41,28 @@ def draw_file(words: argparse.Namespace) -> None:
         raise ValueError(f"--{wanted}: {path} is no file")
     if isinstance(config, CTTransformConfig) and not 0 <= words.window < len(config.windows):
         raise ValueError(f"--window {words.window}: {words.transform} has windows 0 to {len(config.windows) - 1}")
-    save(config, READ[config.modality](path), words, words.title or path.name)
+    sample, title = READ[config.modality](path), words.title or path.name
+    plot(DRAW[config.modality](config, sample, words.seed, words.window), title, words.output)
 
 
-def save(config: TransformConfig, sample: Mapping[str, Any], words: argparse.Namespace, title: str) -> None:
-    """The picture of one sample of shards, or of a file."""
-    plot(DRAW[config.modality](config, sample, words), title, words.output)
+def draw_augmented(transform: Path, sample: Mapping[str, Any], modality: str, output: Path, title: str) -> None:
+    """The picture of a sample of shards.
+
+    Raises:
+        ValueError: the file of transforms is of another modality.
+    """
+    config = load_transform(transform, [])
+    if config.modality != modality:
+        raise ValueError(f"{transform} has modality {config.modality}, but {sample['key']} is of modality {modality}")
+    plot(DRAW[modality](config, sample, 0, 0), title, output)
 
 
-def _image(config: TransformConfig, sample: Mapping[str, Any], words: argparse.Namespace) -> Panels:
+def _image(config: TransformConfig, sample: Mapping[str, Any], seed: int, window: int) -> Panels:
     assert isinstance(config, ImageTransformConfig)
-    return show_image.examples(config, sample, words.seed)
+    return show_image.examples(config, sample, seed)
 
 
-def _video(config: TransformConfig, sample: Mapping[str, Any], words: argparse.Namespace) -> Panels:
+def _video(config: TransformConfig, sample: Mapping[str, Any], seed: int, window: int) -> Panels:
     """A clip from the middle of the first video, with the steps of the config."""
     assert isinstance(config, VideoTransformConfig)
     video, key = sample["videos"][0], sample["key"]
@@ -59,13 +70,13 @@ def _video(config: TransformConfig, sample: Mapping[str, Any], words: argparse.N
         raise ValueError(f"sample {key}: its json does not tell the {missing[0]} of its first video: build it anew")
     middle = config.clip.model_copy(update={"where": "center", "clips": 1})
     counts_1, rates_1 = np.array([video.told["frames"]]), np.array([video.told["rate"]])
-    (clip,) = read_clips([video], counts_1, rates_1, middle, draws(words.seed, 1), [key])
-    return show_video.examples(config, {"key": key, "video": clip}, words.seed)
+    (clip,) = read_clips([video], counts_1, rates_1, middle, draws(seed, 1), [key])
+    return show_video.examples(config, {"key": key, "video": clip}, seed)
 
 
-def _volume(config: TransformConfig, sample: Mapping[str, Any], words: argparse.Namespace) -> Panels:
+def _volume(config: TransformConfig, sample: Mapping[str, Any], seed: int, window: int) -> Panels:
     assert isinstance(config, CTTransformConfig)
-    return show_ct.examples(config, sample, words.seed, words.window)
+    return show_ct.examples(config, sample, seed, window)
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -125,7 +136,7 @@ READ: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ct": read_volume,
 }
 """A file as the sample that shards would hold of it."""
-DRAW: dict[str, Callable[[TransformConfig, Mapping[str, Any], argparse.Namespace], Panels]] = {
+DRAW: dict[str, Callable[[TransformConfig, Mapping[str, Any], int, int], Panels]] = {
     "image": _image,
     "video": _video,
     "ct": _volume,

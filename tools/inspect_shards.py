@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from src.config.load import load_transform
 from src.data.index import Index
 from src.data.inspect import Inspection, inspect, locate
 from src.data.load_index import load_index
@@ -28,7 +27,7 @@ from src.data.show_inspection import as_text
 from src.files import replace_text
 from src.report.sheet import save_sheet
 from tools import augment
-from tools.augment_files import SHOWN, save
+from tools.augment_files import SHOWN, draw_augmented
 from tools.build_shards import SentenceParser, add_index_flags, index_tars, indexing_bar
 
 
@@ -58,12 +57,12 @@ def show(words: argparse.Namespace, index: Index) -> int:
     """Draw one sample."""
     split, number = locate(words.input, index, words.show)
     if words.augment is None:
-        with Shards(words.input, split) as shards:
-            sample = shards.read(np.array([number]))[0]
+        sample = read_sample(words, split, number)
         title = f"{sample['key']} ({split})"
         DRAW[index.modality](words.output, sample, index, title, _labels(sample, index))
     elif index.modality in SHOWN:
-        draw_augmented(words, index.modality, split, number)
+        sample = read_sample(words, split, number)
+        draw_augmented(words.augment, sample, index.modality, words.output, f"{sample['key']} ({split})")
     else:
         drawing = augment.parse([f"--fname={words.augment}", f"--output={words.output}", f"--key={words.show}"])
         config = augment.read_config(drawing)
@@ -73,15 +72,10 @@ def show(words: argparse.Namespace, index: Index) -> int:
     return 0
 
 
-def draw_augmented(words: argparse.Namespace, modality: str, split: str, number: int) -> None:
-    """What a file like those of configs/transforms makes of a sample that is no ECG."""
-    drawing = augment.parse([f"--transform={words.augment}", f"--output={words.output}"])
-    config = load_transform(words.augment, [])
-    if config.modality != modality:
-        raise ValueError(f"{words.augment} has modality {config.modality}, but {words.input} holds {modality}")
+def read_sample(words: argparse.Namespace, split: str, number: int) -> Sample:
+    """The sample of that number in its split."""
     with Shards(words.input, split) as shards:
-        sample = shards.read(np.array([number]))[0]
-    save(config, sample, drawing, f"{sample['key']} ({split})")
+        return shards.read(np.array([number]))[0]
 
 
 def _draw_ecg(path: Path, sample: Sample, index: Any, title: str, lines: list[str]) -> None:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from src.config.sections import Section
 
 Node = dict[str, Any]
@@ -56,7 +58,7 @@ def both(names: Sequence[str]) -> str:
 class SchemaMap:
     """Finds a key's place in a config class and puts into words what may stand there."""
 
-    def __init__(self, schema: type[Section]) -> None:
+    def __init__(self, schema: type[BaseModel]) -> None:
         self.root = schema.model_json_schema()
         self.definitions: dict[str, Node] = self.root.get("$defs", {})
 

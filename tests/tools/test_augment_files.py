@@ -10,7 +10,7 @@ import pytest
 
 from tests.transforms.pictures import picture
 from tools.augment import main
-from tools.augment_files import FileVideo, read_image, read_volume
+from tools.augment_files import FileVideo, draw_augmented, read_image, read_volume
 
 TRANSFORMS = "configs/transforms"
 ULTRASOUND = "video/lung_ultrasound/cc_by/Reg_Image_18122_crop.mp4"
@@ -92,6 +92,25 @@ def test_a_volume_lies_head_up_front_first_whatever_its_file_says(tmp_path: Path
         sample = read_volume(tmp_path / "v.nii.gz")
         assert sample["ct"].shape == (6, 5, 4) and sample["meta"]["spacing"] == [3.0, 2.0, 1.0]
         assert sample["ct"][-1, -1, -1] == 7, codes
+
+
+def test_samples_of_shards_are_drawn_by_a_file_of_their_modality(tmp_path: Path, medssl_data: Path) -> None:
+    image = {"key": "i", "image": picture(40, 50, 1)}
+    transform = Path(TRANSFORMS) / "image_ijepa.yaml"
+    draw_augmented(transform, image, "image", tmp_path / "x.png", "i (train)")
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="image_ijepa.yaml has modality image, but v is of modality video"):
+        draw_augmented(transform, {"key": "v"}, "video", tmp_path / "x.png", "")
+    path = medssl_data / ULTRASOUND
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    video = FileVideo(path)
+    transform = Path(TRANSFORMS) / "video_randaugment.yaml"
+    draw_augmented(transform, {"key": "v", "videos": (video,)}, "video", tmp_path / "new" / "v.png", "v (train)")
+    assert (tmp_path / "new" / "v.png").stat().st_size > 10_000
+    video.told["rate"] = None
+    with pytest.raises(ValueError, match="sample v: its json does not tell the rate of its first video"):
+        draw_augmented(transform, {"key": "v", "videos": (video,)}, "video", tmp_path / "x.png", "")
 
 
 @pytest.mark.parametrize(
