@@ -370,7 +370,7 @@ class CTTransformConfig(Section):
     window_jitter: WindowJitterConfig = WindowJitterConfig()
     windows: Annotated[tuple[WindowConfig, ...], Field(min_length=1)] = (
         WindowConfig(center=-600.0, width=1500.0),
-        WindowConfig(center=50.0, width=350.0),
+        WindowConfig(center=40.0, width=400.0),
     )
     """One channel each; the default is lung and mediastinum."""
 

@@ -222,7 +222,7 @@ def test_volumes_of_a_few_voxels_are_no_trouble(size: tuple[int, int, int]) -> N
         ({"attenuation": {"factor": (1.1, 0.9)}}, r"attenuation\.factor"),
         ({"windows": ()}, "windows"),
         ({"windows": ({"center": 0.0, "width": 0.0},)}, "width"),
-        ({"window_jitter": {"probability": 0.1, "width": 350.0}}, "the narrowest of windows has 350 HU"),
+        ({"window_jitter": {"probability": 0.1, "width": 400.0}}, "the narrowest of windows has 400 HU"),
         ({"size": (4, 4)}, "size"),
         ({"size": (0, 4, 4)}, "size"),
     ],

@@ -91,6 +91,17 @@ def test_jitter_factors_are_uniform_between_their_bounds_and_never_negative() ->
     assert stats.binomtest(int((factor_B == 0).sum()), 3000, 0.6 / 3.2).pvalue > 1e-3, "1 - 1.6 is cut off at 0"
 
 
+def test_a_factor_is_never_negative() -> None:
+    """Contrast in 1 +- 1.6: where it would turn bright to dark, nothing is left of the picture."""
+    start = values(8)
+    batch = np.tile(start, (2000, 1, 1, 1))
+    config = ColorJitterConfig(probability=1.0, strength=2.0, brightness=0.0, saturation=0.0, hue=0.0)
+    color_jitter(batch, config, streams_of(2000))
+    spread_B = ((batch - batch.mean((1, 2, 3), keepdims=True)) * (start - start.mean())).mean((1, 2, 3))
+    assert spread_B.min() > -1e-6
+    assert stats.binomtest(int((batch.std((1, 2, 3)) < 1e-6).sum()), 2000, 0.6 / 3.2).pvalue > 1e-3
+
+
 def test_hue_is_uniform_on_both_sides() -> None:
     batch = np.tile(np.array([0.8, 0.2, 0.2], np.float32), (2000, 2, 2, 1))
     config = ColorJitterConfig(probability=1.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.2)
