@@ -1,6 +1,9 @@
-"""Draws what each augmentation of a config makes of one record, alone and at the config's strength.
+"""Draws what each augmentation of a config makes of one sample, alone and at the config's strength.
 
 python -m tools.augment --fname configs/jepa/ecg_ptbxl_small.yaml --output augmentations.png
+python -m tools.augment --transform configs/transforms/image_simclr.yaml --image FILE --output augmentations.png
+python -m tools.augment --transform configs/transforms/video_randaugment.yaml --video FILE --output augmentations.png
+python -m tools.augment --transform configs/transforms/ct_chest.yaml --volume FILE --output augmentations.png
 
 Probabilities have no influence on the picture: each augmentation is shown, one after the other.
 """
@@ -22,6 +25,7 @@ from src.data.sample import Sample
 from src.data.synthetic import make_synthetic
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import examples, plot
+from tools.augment_files import draw_file
 
 
 def schema_of(objective: str) -> type[RunConfig]:
@@ -75,14 +79,22 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.augment", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--fname", type=Path, required=True, help="YAML file of an experiment that trains")
+    config = parser.add_mutually_exclusive_group(required=True)
+    config.add_argument("--fname", type=Path, help="YAML file of an experiment that trains: a record of its shards")
+    config.add_argument("--transform", type=Path, help="YAML file of transforms as in configs/transforms; with one of:")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="PNG or JPEG")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="mp4, mov, avi, ...: a clip from its middle")
+    parser.add_argument("--volume", type=Path, metavar="FILE", help="NIfTI")
+    parser.add_argument(
+        "--window", type=int, default=0, help="of --volume, the window that is shown; default: the first"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys")
     parser.add_argument("--output", type=Path, required=True, help="the PNG")
     parser.add_argument("--key", help="of the record; default: the first of data.split")
     parser.add_argument("--leads", nargs="+", default=[], help="default: the first three")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the record, from its middle; default: 10")
     parser.add_argument("--seed", type=int, default=0, help="of the draws; default: 0")
-    parser.add_argument("--title", help="default: key and sampling rate")
+    parser.add_argument("--title", help="default: key and sampling rate, or the file's name")
     return parser.parse_args(arguments)
 
 
@@ -90,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw; what a user can cause ends as one sentence and exit code 1."""
     words = parse(arguments)
     try:
-        draw(read_config(words), words)
+        if words.transform is not None:
+            draw_file(words)
+        else:
+            draw(read_config(words), words)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """How fast a part of the project is on this machine, and how far its intervals can be believed, as markdown tables.
 
 python -m tools.benchmark masks [--seconds S] [--batch N]    samples a second of the mask sampler on one core
-python -m tools.benchmark augmentations [--batch N]          samples a second of each ECG augmentation on one core
+python -m tools.benchmark augmentations [--modality M]       samples a second of each augmentation on one core
 python -m tools.benchmark health --run RUN                   the share of a run's time that its health took
 python -m tools.benchmark intervals [--datasets N]           seconds for a table of scores, and how often its intervals
                                                              hold a truth that is known (ten minutes)
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src.config.sections import STANDARD_LEADS, ECGTransformConfig, EvaluationConfig
+from src.config.sections import EvaluationConfig
 from src.masks.coverage import STYLES, batch_of_step, sampler_of
 from src.metrics.bootstrap import patient_draws
 from src.metrics.classification import auroc, score_labels
@@ -36,9 +36,7 @@ from src.metrics.coverage import coverage
 from src.metrics.table import score_table
 from src.randomness import Streams
 from src.run.environment import code_version
-from src.transforms.ecg import ECGTransform
-from src.transforms.preprocessing import Preprocessing
-from src.transforms.show_ecg import AUGMENTATIONS
+from tools.benchmark_augmentations import BENCHES, ecgs
 from tools.benchmark_build import ARCHIVES, benchmark_build
 from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
 
@@ -59,28 +57,30 @@ def benchmark_masks(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def benchmark_augmentations(arguments: argparse.Namespace) -> Iterator[str]:
-    """Each augmentation with probability 1, none of them, the published pair, and all."""
-    shape = (arguments.batch, len(STANDARD_LEADS), round(10 * arguments.rate))
-    yield f"ECGs of 10 s at {arguments.rate:g} Hz in batches {list(shape)}; seconds are CPU time of one core.\n"
-    yield f"| augmentation | samples/s (median of {REPEATS}) | lowest to highest |\n| --- | ---: | ---: |"
-    ecg_BCT = np.random.default_rng(0).normal(0.0, 0.3, shape).astype(np.float32)
-    samples = [{"key": "k", "ecg": ecg_CT, "lead_keep": np.ones(shape[1], np.bool_)} for ecg_CT in ecg_BCT]
-    rows = {"none": (), "resized_crop and time_out": ("resized_crop", "time_out"), "all": AUGMENTATIONS}
-    for name, on in {**rows, **{name: (name,) for name in AUGMENTATIONS}}.items():
-        config = ECGTransformConfig.model_validate({each: {"probability": 1.0} for each in on})
-        preprocessing = Preprocessing(
-            leads=STANDARD_LEADS, sampling_rate=arguments.rate, length=shape[2], normalize="none", clip=5.0
-        )
-        transform, epochs = ECGTransform(config, preprocessing), count()
+    """Each augmentation with probability 1, none of them, a published list, and all."""
+    if arguments.modality == "ecg":
+        bench = ecgs(arguments.batch or 64, arguments.rate)
+    else:
+        make, usual_batch, usual_size = BENCHES[arguments.modality]
+        bench = make(arguments.batch or usual_batch, arguments.size or usual_size)
+    yield f"{bench.what}; seconds are CPU time of one core.\n"
+    yield f"| augmentation | {bench.unit}/s (median of {REPEATS}) | lowest to highest |\n| --- | ---: | ---: |"
+    for name, transform in bench.rows.items():
+        epochs, batch = count(), len(bench.samples)
         calls = rates(
             lambda: transform(  # noqa: B023
-                samples,
-                Streams.of_samples(0, np.full(shape[0], next(epochs)), np.arange(shape[0])),  # noqa: B023
+                bench.samples,
+                Streams.of_samples(0, np.full(batch, next(epochs)), np.arange(batch)),  # noqa: B023
             ),
             arguments.seconds,
         )
-        low, middle, high = (shape[0] * rate for rate in (calls[0], statistics.median(calls), calls[-1]))
-        yield f"| {name} | {middle:,.0f} | {low:,.0f} to {high:,.0f} |"
+        low, middle, high = (shown(batch * rate) for rate in (calls[0], statistics.median(calls), calls[-1]))
+        yield f"| {name} | {middle} | {low} to {high} |"
+
+
+def shown(rate: float) -> str:
+    """A rate with the digits that mean something."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
 def benchmark_intervals(arguments: argparse.Namespace) -> Iterator[str]:
@@ -209,10 +209,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     masks.add_argument("--batch", type=_count, default=128, help="default: %(default)s")
     masks.set_defaults(run=benchmark_masks)
 
-    augmentations = verbs.add_parser("augmentations", help="samples a second of each ECG augmentation on one core")
+    augmentations = verbs.add_parser("augmentations", help="samples a second of each augmentation on one core")
     augmentations.add_argument("--seconds", type=_positive, default=3.5, help="for each row; default: %(default)s")
-    augmentations.add_argument("--batch", type=_count, default=64, help="default: %(default)s")
-    augmentations.add_argument("--rate", type=_positive, default=100.0, help="Hz; default: %(default)s")
+    augmentations.add_argument(
+        "--modality", choices=["ecg", *BENCHES], default="ecg", help="of what; default: %(default)s"
+    )
+    augmentations.add_argument("--batch", type=_count, help="default: 64 ECGs, 8 images, 4 clips, 2 volumes")
+    augmentations.add_argument("--size", type=_count, help="of the model's input; default: 224, 112 or 128 pixels")
+    augmentations.add_argument("--rate", type=_positive, default=100.0, help="of ECGs, Hz; default: %(default)s")
     augmentations.set_defaults(run=benchmark_augmentations)
 
     intervals = verbs.add_parser(

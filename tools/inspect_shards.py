@@ -21,10 +21,12 @@ from tqdm import tqdm
 from src.data.index import Index
 from src.data.inspect import Inspection, inspect, locate
 from src.data.load_index import load_index
+from src.data.sample import Sample
 from src.data.shards import Shards
 from src.data.show_inspection import as_text
 from src.files import replace_text
 from tools import augment
+from tools.augment_files import SHOWN, draw_augmented
 from tools.build_shards import SentenceParser, add_index_flags, index_tars, indexing_bar
 from tools.draw_sample import draw_sample
 
@@ -55,9 +57,10 @@ def show(words: argparse.Namespace, index: Index) -> int:
     """Draw one sample."""
     split, number = locate(words.input, index, words.show)
     if words.augment is None:
-        with Shards(words.input, split) as shards:
-            sample = shards.read(np.array([number]))[0]
-        draw_sample(words.output, sample, index, split)
+        draw_sample(words.output, read_sample(words, split, number), index, split)
+    elif index.modality in SHOWN:
+        sample = read_sample(words, split, number)
+        draw_augmented(words.augment, sample, index.modality, words.output, f"{sample['key']} ({split})")
     else:
         drawing = augment.parse([f"--fname={words.augment}", f"--output={words.output}", f"--key={words.show}"])
         config = augment.read_config(drawing)
@@ -65,6 +68,12 @@ def show(words: argparse.Namespace, index: Index) -> int:
         augment.draw(config.model_copy(update={"data": config.data.model_copy(update=here)}), drawing)
     print(f"wrote {words.output}", file=sys.stderr)
     return 0
+
+
+def read_sample(words: argparse.Namespace, split: str, number: int) -> Sample:
+    """The sample of that number in its split."""
+    with Shards(words.input, split) as shards:
+        return shards.read(np.array([number]))[0]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

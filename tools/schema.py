@@ -1,6 +1,6 @@
 """Writes configs/<objective>/schema.json, with which an editor completes and checks the keys of a YAML file.
 
-python -m tools.schema            writes the schema of each objective
+python -m tools.schema            writes the schema of each objective, and that of configs/transforms
 python -m tools.schema --check    writes nothing; fails where a schema differs from its config class
 """
 
@@ -13,15 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.config import json_schema
+from src.config.transforms import TRANSFORMS
 
 
 def schemas(root: Path) -> dict[Path, str]:
-    """The file and text of each objective's schema; an objective is a folder of ssls/ with a config.py."""
+    """The file and text of each schema: of each objective (a folder of ssls/ with a config.py) and of transforms."""
     names = sorted(config.parent.name for config in (root / "ssls").glob("*/config.py"))
-    return {
+    found = {
         root / "configs" / name / "schema.json": json_schema(importlib.import_module(f"ssls.{name}.config").Config)
         for name in names
     }
+    if (root / "configs" / "transforms").is_dir():
+        found[root / "configs" / "transforms" / "schema.json"] = json_schema(*TRANSFORMS.values())
+    return found
 
 
 def stale(found: dict[Path, str]) -> list[Path]:

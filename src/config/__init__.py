@@ -2,7 +2,7 @@
 
 from src.config.identity import ABSENT, config_hash, first_difference, identity
 from src.config.json_schema import json_schema
-from src.config.load import dump_config, load_config
+from src.config.load import dump_config, load_config, load_transform
 from src.config.sections import ExperimentConfig, RunConfig, Section
 from src.config.yaml_text import ConfigError
 
@@ -18,4 +18,5 @@ __all__ = [
     "identity",
     "json_schema",
     "load_config",
+    "load_transform",
 ]

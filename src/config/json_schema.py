@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from src.config.sections import RunConfig
+from src.config.sections import Section
 
 Node = dict[str, Any]
 Key = tuple[str | int, ...]
@@ -21,12 +21,18 @@ Key = tuple[str | int, ...]
 BASE = {"description": "A YAML file, relative to this one, that this file is laid over.", "type": "string"}
 
 
-def json_schema(schema: type[RunConfig]) -> str:
-    """The schema as indented JSON; no key is required, because a file with a `base` need not be complete."""
-    root = schema.model_json_schema()
-    for section in [root, *root.get("$defs", {}).values()]:
+def json_schema(*schemas: type[Section]) -> str:
+    """The schema of a file that holds one of these, as indented JSON.
+
+    No key is required, because a file with a `base` need not be complete.
+    """
+    roots = [schema.model_json_schema() for schema in schemas]
+    definitions = {name: section for root in roots for name, section in root.pop("$defs", {}).items()}
+    for section in [*roots, *definitions.values()]:
         section.pop("required", None)
-    root["properties"] = {"base": BASE, **root["properties"]}
+    for each in roots:
+        each["properties"] = {"base": BASE, **each["properties"]}
+    root = {"$defs": definitions, **(roots[0] if len(roots) == 1 else {"anyOf": roots})}
     root = {"$schema": "https://json-schema.org/draft/2020-12/schema", **root}
     return json.dumps(root, indent=2, ensure_ascii=False) + "\n"
 

@@ -10,15 +10,18 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from src.config.explain import explanation
-from src.config.json_schema import SchemaMap, dotted
-from src.config.sections import RunConfig
+from src.config.json_schema import SchemaMap, dotted, either
+from src.config.sections import RunConfig, Section
+from src.config.transforms import TRANSFORMS, TransformConfig
 from src.config.tree import Tree
 from src.config.yaml_text import ConfigError, dump_yaml, parse_yaml, shown
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 def load_config(path: Path, overrides: Sequence[str], schema_of: Callable[[str], type[RunConfig]]) -> RunConfig:
@@ -27,19 +30,47 @@ def load_config(path: Path, overrides: Sequence[str], schema_of: Callable[[str],
     Mappings are merged key by key, everything else is replaced. `schema_of` gives the config class of an objective and
     raises ValueError for an unknown one. Whatever a user can get wrong raises ConfigError.
     """
+    tree = _read(path, overrides)
+    return _validated(tree, _schema(tree, schema_of))
+
+
+def load_transform(path: Path, overrides: Sequence[str]) -> TransformConfig:
+    """The transforms of a YAML file like those of configs/transforms/, read as `load_config` reads an experiment."""
+    tree = _read(path, overrides)
+    return _validated(tree, _transform_class(tree))
+
+
+def dump_config(config: RunConfig) -> str:
+    """The whole config as YAML, defaults included; `load_config` reads it back to an equal one."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Tree:
     tree = _read_with_bases(path, ())
     for override in overrides:
         tree = tree.under(_read_override(override, tree))
-    schema = _schema(tree, schema_of)
+    return tree
+
+
+def _validated(tree: Tree, schema: type[AnySection]) -> AnySection:
     try:
         return schema.model_validate_json(json.dumps(tree.values))
     except ValidationError as error:
         raise ConfigError(explanation(error, tree, SchemaMap(schema))) from None
 
 
-def dump_config(config: RunConfig) -> str:
-    """The whole config as YAML, defaults included; `load_config` reads it back to an equal one."""
-    return dump_yaml(config.model_dump(mode="json"))
+def _transform_class(tree: Tree) -> type[TransformConfig]:
+    """The class of a modality, the one key that such a file can't do without."""
+    modality, known = tree.values.get("modality"), either(list(TRANSFORMS))
+    if "modality" not in tree.values:
+        for name in difflib.get_close_matches("modality", tree.values, n=1):
+            raise ConfigError(f"{tree.origin((name,))}: unknown key {name}; did you mean modality?")
+        raise ConfigError(f"{tree.file}: modality is missing; write {known}")
+    if not isinstance(modality, str) or modality not in TRANSFORMS:
+        close = difflib.get_close_matches(str(modality), TRANSFORMS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{tree.origin(('modality',))}: modality must be {known}, not {shown(modality)}{hint}")
+    return TRANSFORMS[modality]
 
 
 def _schema(tree: Tree, schema_of: Callable[[str], type[RunConfig]]) -> type[RunConfig]:

@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 
-def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+def ordered(span: tuple[float, float]) -> tuple[float, float]:
+    """The span, if it is one: raises ValueError where low is above high."""
     if span[0] > span[1]:
         raise ValueError(f"must be [low, high] with low <= high, got {list(span)}")
     return span
@@ -31,9 +32,9 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Amount = Annotated[float, Field(ge=0.0, le=1000.0)]
 Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
 EventRate = Annotated[float, Field(gt=0.0, le=20.0)]
-Shares = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
-Gains = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
-Parts = Annotated[tuple[Probability, Probability], AfterValidator(_ordered)]
+Shares = Annotated[tuple[Share, Share], AfterValidator(ordered)]
+Gains = Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
+Parts = Annotated[tuple[Probability, Probability], AfterValidator(ordered)]
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 

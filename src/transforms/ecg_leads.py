@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from src.config.sections import STANDARD_LEADS, ChannelResizeConfig, InvertConfig, LeadMaskConfig, VCGConfig
 from src.randomness import Streams
 from src.transforms.draws import between, hit, signed
+from src.transforms.rotation import rotations
 
 INDEPENDENT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 DOWER_EX = np.array(
@@ -59,19 +60,6 @@ def turn_vcg(
         mixed_CE = all_CE @ DOWER_EX @ (scale_X[:, None] * turn_XX) @ INVERSE_DOWER_XE
         # not @: what BLAS adds up in which order may depend on its threads
         ecg_BCT[row] = np.einsum("ce,et->ct", mixed_CE.astype(np.float32), ecg_BCT[row, eight_E])
-
-
-def rotations(angles_HX: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation matrices [H, X, X] about x, then y, then z, by angles in radians."""
-    turn_HXX = np.broadcast_to(np.eye(3), (len(angles_HX), 3, 3))
-    for axis, angle_H in enumerate(angles_HX.T):
-        one, other = (axis + 1) % 3, (axis + 2) % 3
-        about_HXX = np.tile(np.eye(3), (len(angles_HX), 1, 1))
-        about_HXX[:, one, one] = about_HXX[:, other, other] = np.cos(angle_H)
-        about_HXX[:, other, one] = np.sin(angle_H)
-        about_HXX[:, one, other] = -np.sin(angle_H)
-        turn_HXX = about_HXX @ turn_HXX
-    return turn_HXX
 
 
 def twelve_of_eight(leads: Sequence[str]) -> NDArray[np.float64]:

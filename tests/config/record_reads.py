@@ -26,7 +26,7 @@ from src.transforms.show_ecg import AUGMENTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-DECLARATIONS = "config.py", "sections.py"
+DECLARATIONS = "config.py", "sections.py", "config/transforms.py"
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
 SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]
@@ -64,9 +64,9 @@ def user_of(section: Section, frame: FrameType | None) -> str:
     """The file that reads a field: behind a property of the section it is the file that asked for the property."""
     while frame is not None:
         file, function = frame.f_code.co_filename, frame.f_code.co_name
-        if Path(file).name in DECLARATIONS and not isinstance(getattr(type(section), function, None), property):
+        if file.endswith(DECLARATIONS) and not isinstance(getattr(type(section), function, None), property):
             return ""
-        if Path(file).name not in DECLARATIONS and file != __file__:
+        if not file.endswith(DECLARATIONS) and file != __file__:
             return file
         frame = frame.f_back
     return ""

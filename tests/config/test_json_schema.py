@@ -40,6 +40,8 @@ def test_schemas_of_the_real_objectives_know_the_common_sections() -> None:
     found = schemas(ROOT)
     assert found
     for path, text in found.items():
+        if path.parent.name == "transforms":
+            continue
         assert path.name == "schema.json"
         assert {"base", "objective", "seed", "data", "engine", "logging"} <= set(json.loads(text)["properties"])
 

@@ -177,7 +177,9 @@ def test_dump_reads_the_same_in_plain_yaml() -> None:
     assert yaml.safe_load(dump_config(config))["notes"] == config.notes
 
 
-PUBLISHED = sorted(Path(__file__).parents[2].glob("configs/*/*.yaml"))
+PUBLISHED = sorted(
+    path for path in Path(__file__).parents[2].glob("configs/*/*.yaml") if path.parent.name != "transforms"
+)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.stem}")

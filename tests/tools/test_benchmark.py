@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from src.transforms import show_ct, show_image, show_video
 from src.transforms.show_ecg import AUGMENTATIONS
 from tools.benchmark import main, rates
 
@@ -24,6 +25,22 @@ def test_augmentations_prints_a_row_for_each_and_for_none_the_pair_and_all(capsy
     assert main(["augmentations", "--seconds", "0.01", "--batch", "2"]) == 0
     rows = re.findall(r"^\| ([\w ]+) \| ([\d,]+) \| [\d,]+ to [\d,]+ \|$", capsys.readouterr().out, re.MULTILINE)
     assert [name for name, _ in rows] == ["none", "resized_crop and time_out", "all", *AUGMENTATIONS]
+
+
+@pytest.mark.parametrize(
+    ("modality", "unit", "names", "files"),
+    [
+        ("image", "images", show_image.AUGMENTATIONS, ["image_ijepa.yaml", "image_simclr.yaml"]),
+        ("video", "clips", show_video.AUGMENTATIONS, ["video_randaugment.yaml"]),
+        ("ct", "volumes", show_ct.AUGMENTATIONS, ["ct_chest.yaml"]),
+    ],
+)
+def test_augmentations_of_other_modalities_have_their_rows_and_the_shipped_files(capsys, modality, unit, names, files):
+    assert main(["augmentations", "--modality", modality, "--seconds", "0.001", "--batch", "1", "--size", "16"]) == 0
+    out = capsys.readouterr().out
+    rows = re.findall(r"^\| ([\w .]+) \| ([\d,.]+) \| ([\d,.]+) to ([\d,.]+) \|$", out, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["none", "all", *names, *files] and f"| {unit}/s " in out
+    assert all(0 < float(low.replace(",", "")) <= float(high.replace(",", "")) for *_, low, high in rows)
 
 
 def test_intervals_prints_times_and_the_coverage_at_each_size(capsys):

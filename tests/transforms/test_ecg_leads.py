@@ -11,10 +11,10 @@ from src.transforms.ecg_leads import (
     INVERSE_DOWER_XE,
     channel_resize,
     invert,
-    rotations,
     turn_vcg,
     twelve_of_eight,
 )
+from src.transforms.rotation import rotations
 from tests.transforms.batches import random_batch, streams_of
 
 LEAD = {name: number for number, name in enumerate(STANDARD_LEADS)}
