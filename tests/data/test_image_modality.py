@@ -63,7 +63,7 @@ def test_images_of_other_tools_are_read_too():
 def test_what_is_cut_off_or_damaged_is_told(form):
     data = encode(COLOUR, form)
     for length in (0, 3, 20, len(data) // 2, len(data) - 1):
-        with pytest.raises(ValueError, match="its image (is cut off|can't be decoded)"):
+        with pytest.raises(ValueError, match="its image can't be decoded"):
             decode_image(memoryview(data[:length]))
     with pytest.raises(ValueError, match="can't be decoded"):
         decode_image(memoryview(b"hello" * 99))
