@@ -13,12 +13,11 @@ from src.data.builders.ct_sources import (
     dicom_names,
     found_by_name,
     list_volumes,
-    volume_path,
     with_patient_pattern,
     with_series,
 )
 from src.data.builders.ct_texts import read_texts, with_texts
-from src.data.builders.sources import Columns, Listing, header_of, list_table
+from src.data.builders.sources import Columns, Listing, header_of, inside, list_table
 from src.data.index import Index
 from src.data.make_index import Contents, Progress
 from tools.build_archive import Wrong, build_archive, in_splits, with_patients
@@ -54,7 +53,7 @@ def _listed(arguments: argparse.Namespace, wrong: Wrong | None) -> Listing:
     if arguments.table is None:
         listing = list_volumes(arguments.input, arguments.patient_folders)
     else:
-        place = found_by_name(arguments.input) if arguments.by_name else volume_path
+        place = found_by_name(arguments.input) if arguments.by_name else inside
         columns = _columns(arguments)
         listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong, place)
         listing = with_series(arguments.input, listing)

@@ -133,6 +133,22 @@ def test_stored_values_intervals_and_fractions(tmp_path, capsys):
     assert sample["ct"].dtype == np.float32 and np.abs(sample["ct"][0] - np.clip(hu, -1000, 1000)).max() < 1e-3
 
 
+def test_all_volumes_have_the_channels_that_are_asked_for(tmp_path, capsys):
+    for seed in (0, 1):
+        write_npz(tmp_path / "in" / f"two{seed}.npz", ct=np.stack([chest(SHAPE, seed), chest(SHAPE, seed + 2)]))
+    write_npz(tmp_path / "in" / "one.npz", ct=chest(SHAPE, 4))
+    ct(capsys, tmp_path / "in", tmp_path / "1", "--no-patients", *STATED)
+    assert rejected(tmp_path / "1") == dict.fromkeys(
+        ("two0.npz", "two1.npz"), "it has 2 channels, not 1: --channels says how many all have"
+    )
+    ct(capsys, tmp_path / "in", tmp_path / "2", "--no-patients", "--keep-ids", *STATED, "--channels", "2")
+    found = samples(tmp_path / "2")
+    assert sorted(found) == ["two0-npz", "two1-npz"]
+    assert np.array_equal(found["two1-npz"]["ct"], np.stack([chest(SHAPE, 1), chest(SHAPE, 3)]))
+    index, _ = load_index(tmp_path / "2")
+    assert index.channels == 2 and len(index.statistics.mean) == 4
+
+
 def test_wrong_units_stop_with_what_fits(archive, tmp_path, capsys):
     words = ("--input", archive, "--no-patients", "--units", "rescale", "--slope", "1", "--intercept", "-1024")
     shutil.rmtree(archive / "carl")

@@ -135,6 +135,11 @@ def test_parts_of_a_chest_are_no_fault(hu):
         assert implausible(hu[0][tuple(cut)]) == ""
 
 
+def test_air_alone_and_a_spread_of_a_unit_are_refused():
+    air = np.random.default_rng(0).normal(-1000, 3, (1, 20, 20, 20))
+    assert "98 % of it would lie within" in fault(air, Units("hu"))
+
+
 def test_unchecked_units_are_taken():
     values = np.arange(1000.0).reshape(1, 10, 10, 10) - 30
     assert "no --units fits it" in fault(values + 1e4, Units("hu"))

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import struct
+import tracemalloc
 
 import nibabel
 import nrrd
@@ -23,6 +24,15 @@ def reason(read, path):
     with pytest.raises(ValueError) as error:
         read(path)
     return str(error.value)
+
+
+def reason_and_peak(read, path):
+    """Why, and the most bytes that were held meanwhile."""
+    tracemalloc.start()
+    try:
+        return reason(read, path), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def geometry(image):
@@ -119,9 +129,15 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
     huge = raw[:40] + struct.pack("<8h", 3, 30000, 30000, 30000, 1, 1, 1, 1) + raw[56:]
     (tmp_path / "huge.nii.gz").write_bytes(gzip.compress(huge + bytes(100_000_000)))
     assert (tmp_path / "huge.nii.gz").stat().st_size < 200_000
-    assert "its header announces 54,000,000,000,000 bytes" in reason(read_nifti, tmp_path / "huge.nii.gz")
+    found, peak = reason_and_peak(read_nifti, tmp_path / "huge.nii.gz")
+    assert "its header announces 54,000,000,000,000 bytes" in found and peak < 10_000_000
     (tmp_path / "tail.nii.gz").write_bytes(gzip.compress(raw + bytes(100_000_000)))
-    assert "goes on for more than" in reason(read_nifti, tmp_path / "tail.nii.gz")
+    found, peak = reason_and_peak(read_nifti, tmp_path / "tail.nii.gz")
+    assert "goes on for more than" in found and peak < 50_000_000
+    short = raw[:40] + struct.pack("<8h", 3, 1000, 1000, 1000, 1, 1, 1, 1) + raw[56:]
+    (tmp_path / "short.nii.gz").write_bytes(gzip.compress(short))
+    found, peak = reason_and_peak(read_nifti, tmp_path / "short.nii.gz")
+    assert "it is cut off" in found and peak < 50_000_000
     far = raw[:108] + struct.pack("<f", 1e9) + raw[112:]
     (tmp_path / "far.nii.gz").write_bytes(gzip.compress(far))
     assert "the voxels begin at byte 1e+09" in reason(read_nifti, tmp_path / "far.nii.gz")
@@ -210,7 +226,8 @@ def test_broken_nrrd_files(tmp_path):
     for name, (content, wanted) in cases.items():
         assert content != good
         (tmp_path / f"{name}.nrrd").write_bytes(content)
-        found = reason(read_nrrd, tmp_path / f"{name}.nrrd")
+        found, peak = reason_and_peak(read_nrrd, tmp_path / f"{name}.nrrd")
+        assert peak < 10_000_000
         assert wanted in found and "Zebedee" not in found, name
 
 

@@ -14,7 +14,7 @@ from src.data.builders.dicom import about_of, open_dicom, text_of
 from src.data.builders.folders import files_below
 from src.data.builders.records import Unusable
 from src.data.builders.series import refuse_other_than_ct
-from src.data.builders.sources import Listing, Source, inside
+from src.data.builders.sources import Listing, Source
 
 MAGIC_AT, MAGIC = 128, b"DICM"
 SLICE_SUFFIXES = (".dcm", ".ima")
@@ -68,11 +68,6 @@ def with_series(root: Path, listing: Listing) -> Listing:
         except ValueError as error:
             rejected.append((source.name, str(error)))
     return replace(listing, sources=sources, rejected=rejected)
-
-
-def volume_path(root: Path, path: str) -> Path:
-    """Where a row of a table leads; what leads out of `root` is refused."""
-    return inside(root, path)
 
 
 def found_by_name(root: Path) -> Callable[[Path, str], Path]:

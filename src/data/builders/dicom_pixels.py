@@ -134,6 +134,8 @@ def pixels(path: Path) -> tuple[NDArray[np.uint8], float | None]:
 def stored_slice(path: Path, dataset: Dataset) -> NDArray[Any]:
     """The one frame of a gray file as its integers are stored, [H, W]: no window, no slope, no 8 bits.
 
+    pydicom has cleared the bits above BitsStored, in which old files keep overlays.
+
     Raises:
         ValueError: it has colours or several frames, a syntax that is not read, or can't be decoded.
     """
@@ -151,17 +153,7 @@ def stored_slice(path: Path, dataset: Dataset) -> NDArray[Any]:
             raise Unusable(f"the pixels of {path.name} can't be decoded ({type(error).__name__})") from None
     if values_HW.shape != (frames.height, frames.width):
         raise ValueError(f"{path.name} holds {list(values_HW.shape)} pixels, not those that its header says")
-    return _own_bits(values_HW, dataset)
-
-
-def _own_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Without the bits above BitsStored, in which old files keep overlays."""
-    stored, size = _whole(dataset, "BitsStored"), values_HW.dtype.itemsize * 8
-    if stored >= size:
-        return values_HW
-    if values_HW.dtype.kind == "u":
-        return values_HW & values_HW.dtype.type((1 << stored) - 1)
-    return (values_HW << (size - stored)) >> (size - stored)
+    return values_HW
 
 
 def syntax_of(dataset: Dataset) -> str:

@@ -82,9 +82,12 @@ def _start(header: Any) -> int:
     return int(start)
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytes:
+def _exactly(stream: BinaryIO, size: int) -> bytearray:
+    """The first `size` bytes, piece by piece: a file that has fewer takes no more memory than it has."""
     stream.seek(0)
-    data = stream.read(size)
+    data = bytearray()
+    while len(data) < size and (piece := stream.read(min(size - len(data), FURTHEST))):
+        data += piece
     if len(data) < size:
         raise Unusable(f"it ends after {len(data):,} of {size:,} bytes: it is cut off")
     if len(stream.read(FURTHEST)) == FURTHEST:  # at the end of it gzip has compared the checksum

@@ -5,10 +5,11 @@ from __future__ import annotations
 import bz2
 import io
 import math
+import os
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +49,11 @@ def read_nrrd(path: Path) -> Volume:
             detached = _data_file(path, header)
             if detached is None:
                 file.seek(length)
-                data = file.read(LARGEST_VOLUME + 1)
+                data = _whole(file)
             else:
                 refuse_special(detached)
-                data = detached.open("rb").read(LARGEST_VOLUME + 1)
+                with detached.open("rb") as other:
+                    data = _whole(other)
         encoding = str(header.get("encoding", "")).casefold()
         raw = _unpacked(data, encoding, math.prod(sizes) * 8)
         alone = {name: header[name] for name in ("type", "dimension", "sizes", "endian") if name in header}
@@ -114,11 +116,16 @@ def _data_file(path: Path, header: Any) -> Path | None:
     return found
 
 
+def _whole(file: BinaryIO) -> bytes:
+    """The rest of a file."""
+    if os.fstat(file.fileno()).st_size > LARGEST_VOLUME:
+        raise Unusable(f"it has more than the {LARGEST_VOLUME:,} bytes that a volume may have")
+    return file.read()
+
+
 def _unpacked(data: bytes, encoding: str, most: int) -> bytes:
     """The voxels' bytes, at most `most` and LARGEST_VOLUME of them."""
     if encoding in PLAIN:
-        if len(data) > LARGEST_VOLUME:
-            raise Unusable(f"it holds more than the {LARGEST_VOLUME:,} bytes that a volume may have")
         return data
     stream: Any
     if encoding in GZIP:

@@ -1,4 +1,4 @@
-"""A CT volume as its file holds it, and the readers by how a file's name ends."""
+"""A CT volume as its file holds it: its values, and how its axes lie in the patient."""
 
 # C channels; X, Y, Z the axes in the order in which the file has them
 
