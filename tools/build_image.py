@@ -18,7 +18,7 @@ from src.data.builders.about import About, with_what_files_tell
 from src.data.builders.convert_image import QUALITY, ConvertImage, Encoding
 from src.data.builders.dicom import about_dicom
 from src.data.builders.image_folders import list_images
-from src.data.builders.images import begins_as_dicom
+from src.data.builders.images import named_or_begins_as_dicom
 from src.data.builders.medmnist import PUBLISHED, check_images, is_medmnist, list_arrays, unpack
 from src.data.builders.sources import Listing, inside, list_table
 from src.data.index import Index
@@ -127,7 +127,7 @@ def _tell_of_folders(arguments: argparse.Namespace, listing: Listing) -> None:
 def _told_by_files(arguments: argparse.Namespace, listing: Listing) -> Listing:
     """Age and sex of DICOM files, and the patient where no flag says whose they are."""
     given = (arguments.patient_folders, arguments.patient_pattern, arguments.patient_column, arguments.no_patients)
-    if not any(source.row is None and begins_as_dicom(source.path) for source in listing.sources):
+    if not any(source.row is None and named_or_begins_as_dicom(source.path) for source in listing.sources):
         return listing
     patients = not any(given)
     if patients and arguments.keep_ids:
@@ -139,7 +139,7 @@ def _told_by_files(arguments: argparse.Namespace, listing: Listing) -> Listing:
 
 
 def _about(path: Path) -> About:
-    return about_dicom(path) if begins_as_dicom(path) else About()
+    return about_dicom(path) if named_or_begins_as_dicom(path) else About()
 
 
 def _settled(arguments: argparse.Namespace, layout: str, listing: Listing) -> tuple[ConvertImage, Contents]:

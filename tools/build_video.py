@@ -6,10 +6,11 @@ import argparse
 from dataclasses import asdict
 from functools import partial
 
+from src.data.builders.dicom import begins_as_dicom
 from src.data.builders.sources import Listing, inside, list_table
 from src.data.builders.video import ConvertVideo
 from src.data.builders.video_format import KEYFRAMES, QUALITIES, Encoding
-from src.data.builders.video_read import Reading, is_dicom
+from src.data.builders.video_read import Reading
 from src.data.builders.video_sources import list_videos, told_by_files
 from src.data.index import Index
 from src.data.make_index import Contents, Progress
@@ -62,7 +63,7 @@ def _listed(arguments: argparse.Namespace, layout: str, wrong: Wrong | None) -> 
         columns = columns_of(arguments, arguments.path_column, arguments.study_column)
         listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong, inside)
     patients = not (arguments.patient_folders or arguments.patient_column or arguments.no_patients)
-    if patients and arguments.keep_ids and any(is_dicom(source.path) for source in listing.sources):
+    if patients and arguments.keep_ids and any(begins_as_dicom(source.path) for source in listing.sources):
         raise ValueError(
             "--keep-ids would put the patients of DICOM files, as the hospital calls them, into the shards:"
             " leave it out, or name pseudonyms with --patient-column"

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.data.builders.dicom import burned_in, meta_of
+from src.data.builders.dicom import burned_in, is_dicom, meta_of
 from src.data.builders.dicom_pixels import all_bits, open_frames
-from src.data.builders.images import decode, is_dicom, read_bytes
+from src.data.builders.images import decode, read_bytes
 from src.data.builders.records import Unusable, told
 from src.data.builders.sources import Source
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from src.data.builders.about import About
 from src.data.builders.ct import SUFFIXES
-from src.data.builders.dicom import about_of, open_dicom, text_of
+from src.data.builders.dicom import HEAD, about_of, is_dicom, open_dicom, text_of
 from src.data.builders.folders import files_below
 from src.data.builders.records import Unusable
 from src.data.builders.series import refuse_other_than_ct
 from src.data.builders.sources import Listing, Source
 
-MAGIC_AT, MAGIC = 128, b"DICM"
 SLICE_SUFFIXES = (".dcm", ".ima")
 
 
@@ -116,8 +115,8 @@ def _is_slice(path: Path) -> bool:
         return False
     if path.name.casefold().endswith(SLICE_SUFFIXES):
         return True
-    with path.open("rb") as file:
-        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+    with path.open("rb") as file:  # storage that fails must not make a series shorter
+        return is_dicom(file.read(HEAD))
 
 
 def _series_of(root: Path, folder: Path, paths: Iterable[Path], rejected: list[tuple[str, str]]) -> Iterator[Source]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
+HEAD = 132
+"""Bytes that tell DICOM: 128 of any content, then its mark."""
 LONGEST_META = 1 << 20
 """Bytes of the file's own description, which comes first."""
 AGE_UNITS = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}
@@ -82,6 +84,21 @@ STORAGE = (
 """How pixels and their times are stored."""
 RATES = (0.05, 100_000.0)
 """Hz that a header may state."""
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file begins as DICOM does, by its first bytes, of which HEAD are enough."""
+    return head[128:HEAD] == b"DICM"
+
+
+def begins_as_dicom(path: Path) -> bool:
+    """Whether a file is one, whatever its name; none that can't be opened is, and it is told when it is read."""
+    try:
+        refuse_special(path)
+        with path.open("rb") as file:
+            return is_dicom(file.read(HEAD))
+    except (OSError, ValueError):
+        return False
 
 
 def open_dicom(path: Path, more: Sequence[str] = ()) -> Dataset:
@@ -267,7 +284,7 @@ def _transfer_syntax(path: Path) -> str:
 
     with path.open("rb") as file:
         head = file.read(144)
-    if head[128:132] != b"DICM":
+    if not is_dicom(head):
         raise Unusable("it is no DICOM file: there is no DICM after its first 128 bytes")
     if head[132:136] == b"\x02\x00\x00\x00" and int.from_bytes(head[140:144], "little") > LONGEST_META:
         raise Unusable("its DICOM header is damaged: its first part would be longer than a megabyte")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from src.data.builders.dicom import begins_as_dicom
 from src.data.builders.jpeg import START as JPEG_START
 from src.data.builders.jpeg import strip_jpeg
 from src.data.builders.png import ORIENTATION, START, Strip, chunk, strip_png
@@ -44,21 +45,10 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether a file begins as DICOM does; 132 bytes of it are enough."""
-    return data[128:132] == b"DICM"
-
-
-def begins_as_dicom(path: Path) -> bool:
-    """Whether a file is DICOM; files that other formats name are not opened, and none that can't be."""
-    if path.suffix.casefold() in SUFFIXES and path.suffix.casefold() not in DICOM_SUFFIXES:
-        return False
-    try:
-        refuse_special(path)
-        with path.open("rb") as file:
-            return is_dicom(file.read(132))
-    except (OSError, ValueError):  # told when it is read
-        return False
+def named_or_begins_as_dicom(path: Path) -> bool:
+    """Whether a file is DICOM; files that other formats name are not opened."""
+    others = path.suffix.casefold() in SUFFIXES and path.suffix.casefold() not in DICOM_SUFFIXES
+    return not others and begins_as_dicom(path)
 
 
 def decode(data: bytes) -> tuple[str, bytes | None, NDArray[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.builders.about import About
-from src.data.builders.dicom import about_dicom, burned_in, meta_of, open_dicom, regions_of
+from src.data.builders.dicom import about_dicom, begins_as_dicom, burned_in, meta_of, open_dicom, regions_of
 from src.data.builders.dicom_pixels import Frames, blank_outside, encapsulated_video, is_video, open_frames
 from src.data.builders.records import Unusable, refuse_special, told
 from src.data.video import opened, refuse_too_many, size_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONTAINERS = (".mp4", ".m4v", ".mov", ".avi", ".mpg", ".mpeg", ".mkv", ".webm", ".wmv", ".gif")
 DICOM = (".dcm", ".dicom", ".ima")
 """How files end that are looked for in a folder; DICOM files without suffix are found by what is in them."""
-MAGIC, GIF = b"DICM", b"GIF8"
+GIF = b"GIF8"
 
 
 class Picture(NamedTuple):
@@ -56,18 +56,9 @@ class Pictures(Protocol):
         """
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is one, whatever its name."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == MAGIC
-    except OSError:
-        return False
-
-
 def about_video(path: Path) -> About:
     """Of whom a video is: DICOM files tell, others are not asked."""
-    return about_dicom(path) if path.is_file() and is_dicom(path) else About()
+    return about_dicom(path) if begins_as_dicom(path) else About()
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ class Reading:
                 raise Unusable("it is empty")
             if head == GIF and not _ends(file):
                 raise Unusable("it is cut off: the mark at the end of a GIF is missing")
-        if is_dicom(path):
+        if begins_as_dicom(path):
             return self._of_dicom(path)
         return Contained(lambda: path.open("rb"))
 

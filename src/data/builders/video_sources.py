@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.data.builders.about import with_what_files_tell
+from src.data.builders.dicom import begins_as_dicom
 from src.data.builders.folders import files_below
 from src.data.builders.sources import Listing, Source
-from src.data.builders.video_read import CONTAINERS, DICOM, about_video, is_dicom
+from src.data.builders.video_read import CONTAINERS, DICOM, about_video
 
 
 def list_videos(root: Path, patients_are_folders: bool = False, studies_are_folders: bool = False) -> Listing:
@@ -49,7 +50,8 @@ def _is_video(path: Path) -> bool:
     suffix = path.suffix.casefold()
     if suffix in (*CONTAINERS, *DICOM):
         return True
-    return (not suffix or suffix[1:].isdecimal()) and path.is_file() and path.name != "DICOMDIR" and is_dicom(path)
+    unnamed = not suffix or suffix[1:].isdecimal()
+    return unnamed and path.is_file() and path.name != "DICOMDIR" and begins_as_dicom(path)
 
 
 def told_by_files(listing: Listing, patients: bool) -> Listing:
