@@ -7,15 +7,15 @@ import os
 from pathlib import Path
 
 
-def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
+def replace_text(path: Path, text: str, mode: int = 0o666, errors: str = "strict") -> None:
     """Write a small file so that it is the old one or the new one at any moment, a power cut included.
 
-    `mode` are its permissions, less the umask.
+    `mode` are its permissions, less the umask; `errors` is what becomes of text that is not UTF-8.
     """
     draft = path.with_name(path.name + ".draft")
     draft.unlink(missing_ok=True)
     draft.touch(mode, exist_ok=False)
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    with draft.open("w", encoding="utf-8", errors=errors, newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

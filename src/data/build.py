@@ -147,7 +147,11 @@ def build_shards(
         _write_tars(growing, private, state, writing(converted, state.next, len(sources)), samples_per_shard)
         rejected = [*listing.rejected, *state.rejected]
         if not state.tars:
-            raise ValueError(f"none of {len(sources):,} records can be used; the first: {': '.join(rejected[0])}")
+            _write_private(private, sources, rejected)
+            raise ValueError(
+                f"none of {len(sources):,} records can be used; the first: {': '.join(rejected[0])}; all:"
+                f" {private / 'rejected.csv'}"
+            )
         index = _index(growing, state, contents, indexing)
         _write_private(private, sources, rejected)
         move(growing, output)
@@ -280,7 +284,7 @@ def _convert_all(sources: Sequence[Source], convert: Convert, workers: int) -> I
     submitted = done = largest = 0
     try:
         while done < len(sources):
-            room = AHEAD_BYTES // largest if largest else AHEAD * workers  # records that may wait
+            room = AHEAD_BYTES // largest if largest else 0  # records that may wait; none while no size is known
             size = min(max(room // (AHEAD * workers), 1), convert.at_a_time)
             while submitted < len(sources) and submitted - done < max(workers, min(room, size * AHEAD * workers)):
                 with _without_interrupts():
@@ -328,7 +332,10 @@ def _convert(convert: Convert, source: Source) -> Converted:
     meta: dict[str, Any] = {"id": source.key, "patient_id": source.patient_id, **source.meta, **told}
     if source.labels:
         meta["labels"] = list(source.labels)
-    return Converted(source, sample_files(content, meta, source.text), "")
+    try:
+        return Converted(source, sample_files(content, meta, source.text), "")
+    except UnicodeEncodeError as error:
+        return Converted(source, None, f"its text can't be written as UTF-8 ({error.reason} at {error.start})")
 
 
 def _write_private(folder: Path, sources: Sequence[Source], rejected: Sequence[tuple[str, str]]) -> None:
@@ -344,10 +351,10 @@ def _write_private(folder: Path, sources: Sequence[Source], rejected: Sequence[t
 
 def _replace(path: Path, text: str) -> None:
     """Write a private file; that of an earlier build keeps its content under a number."""
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and path.read_text(encoding="utf-8", errors="surrogateescape") != text:
         number = next(number for number in count(1) if not path.with_suffix(f".{number}.csv").exists())
         path.rename(path.with_suffix(f".{number}.csv"))
-    replace_text(path, text, mode=0o600)
+    replace_text(path, text, mode=0o600, errors="surrogateescape")  # names of files need not be UTF-8
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from src.config.sections import STANDARD_LEADS
-from src.data.build import claim
+from src.data.build import Converted, _convert_all, claim
+from src.data.builders.sources import Source
 from src.data.ecg_shards import ECGShards
 from tests.data.archive import build, contents, rejected, signal, write_csv, write_wfdb
 from tests.data.test_build import ROOT, SMALL, start, state_of
@@ -200,3 +205,61 @@ def test_a_state_that_outlived_its_build_is_forgotten(archive, tmp_path, capsys)
     (tmp_path / "out.private" / "state.json").write_text(json.dumps(old))
     refuse(capsys, tmp_path, "--input", archive, "--patient-folders", "--fewest-leads", "13")  # ends before a whole tar
     build_folders(capsys, tmp_path, archive)
+
+
+def test_names_that_are_not_utf8_are_kept_as_they_are(tmp_path, capsys):
+    folder = tmp_path / "ecgs" / "p1"
+    write_wfdb(folder, "one", signal(1))
+    write_wfdb(tmp_path / "ecgs" / "p2", "two", signal(2))
+    patient = os.fsdecode(b"M\xfcller")
+    folder.rename(folder.with_name(patient))
+    broken = tmp_path / "ecgs" / "p2" / os.fsdecode(b"B\xf6se.hea")
+    broken.write_bytes(b"no header")
+    build_folders(capsys, tmp_path, tmp_path / "ecgs")
+    private = tmp_path / "out.private"
+    assert b"M\xfcller/one" in (private / "pseudonyms.csv").read_bytes()
+    assert b"p2/B\xf6se," in (private / "rejected.csv").read_bytes()
+    shutil.rmtree(tmp_path / "out")
+    build_folders(capsys, tmp_path, tmp_path / "ecgs")
+    assert not list(private.glob("*.1.csv"))
+
+
+def test_where_nothing_can_be_used_the_reasons_are_kept(tmp_path, capsys):
+    for name in ("one", "two"):
+        write_wfdb(tmp_path / "ecgs" / name, name, np.full((400, 12), np.nan))
+    sentence = refuse(capsys, tmp_path, "--input", tmp_path / "ecgs", "--patient-folders")
+    assert "none of 2 records can be used" in sentence and "rejected.csv" in sentence
+    assert len(rejected(tmp_path / "out")) == 2
+
+
+def test_large_records_do_not_wait_before_the_first_is_known(monkeypatch):
+    """As many are handed out as processes are there, until one has told its size."""
+    waiting, most = [], []
+
+    class Counted(Future):
+        def __init__(self, chunk):
+            super().__init__()
+            waiting.append(self)
+            most.append(len(waiting))
+            self.set_result(chunk)
+
+        def result(self, timeout=None):
+            waiting.remove(self)
+            return super().result(timeout)
+
+    class Pool:
+        def __init__(self, *_, **__):
+            pass
+
+        def submit(self, work, convert, sources):
+            return Counted([Converted(source, {"x": bytes(300)}, "") for source in sources])
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr("src.data.build.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("src.data.build.AHEAD_BYTES", 600)
+    sources = [Source(name=str(number), path=Path(str(number))) for number in range(100)]
+    convert = SimpleNamespace(at_a_time=1)
+    assert [own.source for own in _convert_all(sources, convert, 16)] == sources
+    assert max(most) <= 16

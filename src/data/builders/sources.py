@@ -314,7 +314,7 @@ def split_by_patient(listing: Listing, shares: Mapping[str, float], seed: int) -
     splits, ends = list(shares), list(itertools.accumulate(shares.values()))
 
     def split(source: Source) -> str:
-        digest = hashlib.sha256(f"{seed}/{source.patient or source.name}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}/{source.patient or source.name}".encode(errors="surrogatepass")).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         return splits[min(bisect.bisect_right(ends, place), len(splits) - 1)]
 
@@ -393,7 +393,7 @@ class Pseudonyms:
 
     def _hash(self, kind: str, name: str) -> str:
         assert self.salt is not None
-        return hmac.new(self.salt, f"{kind}/{name}".encode(), hashlib.sha256).hexdigest()[:20]
+        return hmac.new(self.salt, f"{kind}/{name}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:20]
 
 
 def salt_of(folder: Path) -> bytes:
