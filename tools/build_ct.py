@@ -52,17 +52,25 @@ def _listed(arguments: argparse.Namespace, wrong: Wrong | None) -> Listing:
     """The volumes with their patients, splits and texts."""
     if arguments.table is None:
         listing = list_volumes(arguments.input, arguments.patient_folders)
+        _tell_of_others(listing)
     else:
         place = found_by_name(arguments.input) if arguments.by_name else inside
         columns = _columns(arguments)
         listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong, place)
-        listing = with_series(arguments.input, listing)
+        listing = with_series(listing, patients=arguments.patient_column is None)
     if arguments.patient_pattern:
         listing = with_patient_pattern(listing, arguments.patient_pattern)
     listing = _without_hospital_ids(arguments, listing)
     if arguments.texts is not None:
         listing = _with_texts(arguments, listing)
     return in_splits(arguments, with_patients(arguments, listing, REMEDY))
+
+
+def _tell_of_others(listing: Listing) -> None:
+    """Volumes in a format that is not read here should not go unnoticed."""
+    if listing.passed:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(listing.passed.items()))
+        print(f"files that are taken for no volume and were not read: {counts}", file=sys.stderr)
 
 
 def _columns(arguments: argparse.Namespace) -> Columns:
