@@ -39,6 +39,7 @@ def build_ct(arguments: argparse.Namespace, indexing: Progress) -> Index | None:
             " the sentence says which fits"
         )
     settings = read_settings(arguments.settings, given)
+    _refuse_idle_scales(arguments, settings)
     return build_archive(
         arguments,
         partial(_listed, arguments),
@@ -119,8 +120,28 @@ def _with_texts(arguments: argparse.Namespace, listing: Listing) -> Listing:
 
 def _settled(arguments: argparse.Namespace, settings: CTSettings, listing: Listing) -> tuple[Convert, Contents]:
     """What reads the volumes, and what the index tells of them."""
-    if settings.units != "rescale" and (arguments.slope_column or arguments.intercept_column):
-        raise ValueError(f"--slope-column and --intercept-column do nothing for --units {settings.units}")
+    _refuse_idle_statements(settings, listing)
     convert = settings.convert(arguments.slope_column, arguments.intercept_column)
     source = {"reader": "ct", **settings.model_dump(mode="json", exclude={"windows"})}
     return convert, Contents("ct", listing.labels, source, {"windows": settings.shown_windows()})
+
+
+def _refuse_idle_scales(arguments: argparse.Namespace, settings: CTSettings) -> None:
+    """A column of slopes or intercepts goes before one number for all."""
+    if settings.units != "rescale" and (arguments.slope_column or arguments.intercept_column):
+        raise ValueError(f"--slope-column and --intercept-column do nothing for --units {settings.units}")
+    for name in ("slope", "intercept"):
+        if getattr(arguments, f"{name}_column") and getattr(settings, name) is not None:
+            raise ValueError(f"--{name} and --{name}-column both say the {name}: keep one")
+
+
+def _refuse_idle_statements(settings: CTSettings, listing: Listing) -> None:
+    """What is stated of files must be of use for one of them at least."""
+    names = [source.path.name.casefold() for source in listing.sources if not source.parts]
+    if settings.array is not None and listing.sources and not any(name.endswith(".npz") for name in names):
+        raise ValueError(f"--array {settings.array} does nothing where no volume is an .npz: leave it out")
+    if listing.sources and not names and (settings.source_orientation or settings.source_spacing):
+        raise ValueError(
+            "--source-orientation and --source-spacing do nothing for DICOM series, which say it themselves: leave"
+            " them out"
+        )

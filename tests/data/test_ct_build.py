@@ -196,6 +196,9 @@ class TestSettings:
             ("units: hu\nspacing: [1, 0, 1]\n", "spacing"),
             ("units: hu\norientation: SPX\n", "three letters of different axes"),
             ("units: hu\nwindows: [lungs]\n", "NAME=CENTER,WIDTH"),
+            ("units: hu\nwindows: []\n", "must name a window at least"),
+            ("units: hu\nwindows: [lung, lung]\n", "got two called lung"),
+            ("units: hu\nspacing: [1, 0.001, 1]\n", "spacing"),
             ("units: hu\nsize: [1, 8, 8]\n", "size"),
             ("units: hu\ncrop: never\n", "do nothing without size"),
             ("units: hu\nslope: 2.0\n", "do nothing for units hu"),
@@ -306,6 +309,18 @@ class TestTable:
         table = write_csv(tmp_path / "t.csv", rows)
         ct(capsys, tmp_path / "in", tmp_path / "less", "--table", table, *words, units="rescale")
         assert rejected(tmp_path / "less") == {"b.nii.gz": "the table has no number for it in the column RescaleSlope"}
+
+    def test_what_would_do_nothing_is_refused(self, archive, tmp_path, capsys):
+        table = write_csv(tmp_path / "t.csv", [{"img_path": "anna/one.nii.gz", "s": "1", "oblique": "steep"}])
+        words = ("--input", archive, "--table", table, "--no-patients")
+        for name in ("slope", "intercept"):
+            err = refuse(capsys, tmp_path, *words, "--units", "rescale", f"--{name}", "7", f"--{name}-column", "s")
+            assert f"--{name} and --{name}-column both say" in err
+        assert "--array nosuch does nothing" in refuse(capsys, tmp_path, *words, "--units", "hu", "--array", "nosuch")
+        err = refuse(capsys, tmp_path, *words, "--units", "hu", "--meta-columns", "oblique")
+        assert "a name that every sample has already" in err
+        words = ("--input", archive / "carl", "--no-patients", "--units", "hu")
+        assert "do nothing for DICOM series" in refuse(capsys, tmp_path, *words, "--source-spacing", "9", "9", "9")
 
     def test_missing_columns_and_repeated_rows(self, archive, tmp_path, capsys):
         table = write_csv(tmp_path / "t.csv", [{"image_path": "anna/one.nii.gz"}])
