@@ -39,6 +39,7 @@ def build_ct(arguments: argparse.Namespace, indexing: Progress) -> Index | None:
             " the sentence says which fits"
         )
     settings = read_settings(arguments.settings, given)
+    _refuse_idle_scales(arguments, settings)
     return build_archive(
         arguments,
         partial(_listed, arguments),
@@ -52,17 +53,25 @@ def _listed(arguments: argparse.Namespace, wrong: Wrong | None) -> Listing:
     """The volumes with their patients, splits and texts."""
     if arguments.table is None:
         listing = list_volumes(arguments.input, arguments.patient_folders)
+        _tell_of_others(listing)
     else:
         place = found_by_name(arguments.input) if arguments.by_name else inside
         columns = _columns(arguments)
         listing = list_table(arguments.table, arguments.input, columns, arguments.root, wrong, place)
-        listing = with_series(arguments.input, listing)
+        listing = with_series(listing, patients=arguments.patient_column is None)
     if arguments.patient_pattern:
         listing = with_patient_pattern(listing, arguments.patient_pattern)
     listing = _without_hospital_ids(arguments, listing)
     if arguments.texts is not None:
         listing = _with_texts(arguments, listing)
     return in_splits(arguments, with_patients(arguments, listing, REMEDY))
+
+
+def _tell_of_others(listing: Listing) -> None:
+    """Volumes in a format that is not read here should not go unnoticed."""
+    if listing.passed:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(listing.passed.items()))
+        print(f"files that are taken for no volume and were not read: {counts}", file=sys.stderr)
 
 
 def _columns(arguments: argparse.Namespace) -> Columns:
@@ -111,8 +120,28 @@ def _with_texts(arguments: argparse.Namespace, listing: Listing) -> Listing:
 
 def _settled(arguments: argparse.Namespace, settings: CTSettings, listing: Listing) -> tuple[Convert, Contents]:
     """What reads the volumes, and what the index tells of them."""
-    if settings.units != "rescale" and (arguments.slope_column or arguments.intercept_column):
-        raise ValueError(f"--slope-column and --intercept-column do nothing for --units {settings.units}")
+    _refuse_idle_statements(settings, listing)
     convert = settings.convert(arguments.slope_column, arguments.intercept_column)
     source = {"reader": "ct", **settings.model_dump(mode="json", exclude={"windows"})}
     return convert, Contents("ct", listing.labels, source, {"windows": settings.shown_windows()})
+
+
+def _refuse_idle_scales(arguments: argparse.Namespace, settings: CTSettings) -> None:
+    """A column of slopes or intercepts goes before one number for all."""
+    if settings.units != "rescale" and (arguments.slope_column or arguments.intercept_column):
+        raise ValueError(f"--slope-column and --intercept-column do nothing for --units {settings.units}")
+    for name in ("slope", "intercept"):
+        if getattr(arguments, f"{name}_column") and getattr(settings, name) is not None:
+            raise ValueError(f"--{name} and --{name}-column both say the {name}: keep one")
+
+
+def _refuse_idle_statements(settings: CTSettings, listing: Listing) -> None:
+    """What is stated of files must be of use for one of them at least."""
+    names = [source.path.name.casefold() for source in listing.sources if not source.parts]
+    if settings.array is not None and listing.sources and not any(name.endswith(".npz") for name in names):
+        raise ValueError(f"--array {settings.array} does nothing where no volume is an .npz: leave it out")
+    if listing.sources and not names and (settings.source_orientation or settings.source_spacing):
+        raise ValueError(
+            "--source-orientation and --source-spacing do nothing for DICOM series, which say it themselves: leave"
+            " them out"
+        )

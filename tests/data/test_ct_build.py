@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel
 import nrrd
 import numpy as np
+import pydicom
 import pytest
 
 from src.data.load_index import load_index
@@ -195,6 +196,9 @@ class TestSettings:
             ("units: hu\nspacing: [1, 0, 1]\n", "spacing"),
             ("units: hu\norientation: SPX\n", "three letters of different axes"),
             ("units: hu\nwindows: [lungs]\n", "NAME=CENTER,WIDTH"),
+            ("units: hu\nwindows: []\n", "must name a window at least"),
+            ("units: hu\nwindows: [lung, lung]\n", "got two called lung"),
+            ("units: hu\nspacing: [1, 0.001, 1]\n", "spacing"),
             ("units: hu\nsize: [1, 8, 8]\n", "size"),
             ("units: hu\ncrop: never\n", "do nothing without size"),
             ("units: hu\nslope: 2.0\n", "do nothing for units hu"),
@@ -306,6 +310,18 @@ class TestTable:
         ct(capsys, tmp_path / "in", tmp_path / "less", "--table", table, *words, units="rescale")
         assert rejected(tmp_path / "less") == {"b.nii.gz": "the table has no number for it in the column RescaleSlope"}
 
+    def test_what_would_do_nothing_is_refused(self, archive, tmp_path, capsys):
+        table = write_csv(tmp_path / "t.csv", [{"img_path": "anna/one.nii.gz", "s": "1", "oblique": "steep"}])
+        words = ("--input", archive, "--table", table, "--no-patients")
+        for name in ("slope", "intercept"):
+            err = refuse(capsys, tmp_path, *words, "--units", "rescale", f"--{name}", "7", f"--{name}-column", "s")
+            assert f"--{name} and --{name}-column both say" in err
+        assert "--array nosuch does nothing" in refuse(capsys, tmp_path, *words, "--units", "hu", "--array", "nosuch")
+        err = refuse(capsys, tmp_path, *words, "--units", "hu", "--meta-columns", "oblique")
+        assert "a name that every sample has already" in err
+        words = ("--input", archive / "carl", "--no-patients", "--units", "hu")
+        assert "do nothing for DICOM series" in refuse(capsys, tmp_path, *words, "--source-spacing", "9", "9", "9")
+
     def test_missing_columns_and_repeated_rows(self, archive, tmp_path, capsys):
         table = write_csv(tmp_path / "t.csv", [{"image_path": "anna/one.nii.gz"}])
         words = ("--input", archive, "--table", table, "--no-patients", "--units", "hu")
@@ -332,6 +348,39 @@ class TestPatients:
         assert sample["meta"]["patient_id"] and "MRN" not in json.dumps(sample["meta"])
         words = ("--input", archive / "carl", "--units", "hu", "--keep-ids")
         assert "--keep-ids would put the patients of DICOM files" in refuse(capsys, tmp_path, *words)
+
+    def test_a_blank_cell_is_nobody_whatever_dicom_says(self, archive, tmp_path, capsys):
+        write_series(archive / "emil" / "dicom", chest(SHAPE, 5), uid="1.2.5", PatientID="MRN-8")
+        rows = [{"img_path": "carl/dicom", "who": "P1"}, {"img_path": "emil/dicom", "who": ""}]
+        table = write_csv(tmp_path / "t.csv", rows)
+        ct(capsys, archive, tmp_path / "out", "--table", table, "--patient-column", "who", "--keep-ids")
+        (sample,) = samples(tmp_path / "out").values()
+        assert sample["meta"]["patient_id"] == "P1"
+        assert rejected(tmp_path / "out") == {"emil/dicom": "it has no patient"}
+
+    def test_series_of_two_patients_are_rejected(self, tmp_path, capsys):
+        def other(number, slice_):
+            slice_.PatientID = "MRN-1" if number > 3 else "MRN-2"
+            return slice_
+
+        write_series(tmp_path / "in" / "mixed", chest(SHAPE), change=other)
+        write_series(tmp_path / "in" / "good", chest(SHAPE, 1), uid="1.2.5", PatientID="MRN-2")
+        why = {"mixed": "the headers of its slices name 2 patients: keep them apart"}
+        ct(capsys, tmp_path / "in", tmp_path / "1")
+        assert len(samples(tmp_path / "1")) == 1 and rejected(tmp_path / "1") == why
+        table = write_csv(tmp_path / "t.csv", [{"img_path": name, "who": name} for name in ("mixed", "good")])
+        ct(capsys, tmp_path / "in", tmp_path / "2", "--table", table, "--patient-column", "who")
+        assert len(samples(tmp_path / "2")) == 1 and rejected(tmp_path / "2") == why
+
+    def test_slices_right_in_the_input_are_nobodys(self, tmp_path, capsys):
+        write_series(tmp_path / "in", chest(SHAPE), PatientID="MRN-2")
+        words = ("--input", tmp_path / "in", "--units", "hu", "--patient-folders")
+        assert "has a patient: say whose they are" in refuse(capsys, tmp_path, *words)
+        for path in write_series(tmp_path / "other", chest(SHAPE, 2), uid="1.2.8", PatientID="MRN-2"):
+            path.rename(tmp_path / "in" / f"Z{path.name}")
+        assert "has a patient: say whose they are" in refuse(capsys, tmp_path, *words)
+        ct(capsys, tmp_path / "in", tmp_path / "out", "--no-patients", "--keep-ids")
+        assert sorted(samples(tmp_path / "out")) == ["series-1", "series-2"]
 
     def test_a_pattern_finds_them_in_names(self, tmp_path, capsys):
         for name in ("train_1_a_1", "train_1_b_2", "train_2_a_1", "other"):
@@ -376,7 +425,64 @@ class TestPatients:
         assert rejected(tmp_path / "out") == {"x/scout": "it is a localizer, no volume"}
 
 
+class TestSeries:
+    @pytest.mark.parametrize("listed", [False, True])
+    @pytest.mark.parametrize("spoilt", ["cut", "gone"])
+    def test_slices_that_cannot_be_read_reject_theirs(self, tmp_path, capsys, listed, spoilt):
+        write_series(tmp_path / "in" / "good", chest(SHAPE, 1), uid="1.2.5")
+        paths = write_series(tmp_path / "in" / "short", chest(SHAPE))
+        for path in sorted(paths, key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])[4:]:
+            start = path.read_bytes()[:200]
+            path.unlink()
+            if spoilt == "cut":
+                path.write_bytes(start)
+            else:
+                path.symlink_to(tmp_path / "nowhere" / path.name)
+        table = write_csv(tmp_path / "t.csv", [{"img_path": "good"}, {"img_path": "short"}])
+        ct(capsys, tmp_path / "in", tmp_path / "out", "--no-patients", *(("--table", table) if listed else ()))
+        assert len(samples(tmp_path / "out")) == 1
+        assert "2 files beside its slices may be of it and can't be read" in rejected(tmp_path / "out")["short"]
+
+    def test_one_over_two_folders_is_rejected(self, tmp_path, capsys):
+        paths = write_series(tmp_path / "in" / "DIR0", chest(SHAPE))
+        write_series(tmp_path / "in" / "good", chest(SHAPE, 1), uid="1.2.5")
+        (tmp_path / "in" / "DIR1").mkdir()
+        for path in sorted(paths, key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])[3:]:
+            path.rename(tmp_path / "in" / "DIR1" / path.name)
+        table = write_csv(tmp_path / "t.csv", [{"img_path": name} for name in ("DIR0", "DIR1", "good")])
+        for output, more in (("1", ()), ("2", ("--table", table))):
+            ct(capsys, tmp_path / "in", tmp_path / output, "--no-patients", *more)
+            why = "slices of its series lie in DIR0 and in DIR1: put them into one folder"
+            assert rejected(tmp_path / output) == {"DIR0": why, "DIR1": why}
+            assert len(samples(tmp_path / output)) == 1
+
+    def test_files_that_are_not_read_are_counted(self, tmp_path, capsys):
+        folder = tmp_path / "in"
+        write_nifti(folder / "a.nii.gz", xyz())
+        shutil.copy(folder / "a.nii.gz", folder / "c.nii.gz.gpg")
+        (folder / "b.mha").write_text("ObjectType = Image")
+        for path in write_series(folder / "s", chest(SHAPE)):
+            path.write_bytes(path.read_bytes()[132:])
+        told = ct(capsys, folder, tmp_path / "out", "--no-patients")
+        assert "taken for no volume and were not read: 1 .gpg, 1 .mha, 6 without a suffix" in told
+
+
 class TestTexts:
+    @pytest.mark.parametrize("lost", ["B/ct.nii.gz", "B/ct", "B/series-1"])
+    def test_a_path_is_of_no_other_folders_volume(self, tmp_path, capsys, lost):
+        write_nifti(tmp_path / "in" / "A" / "ct.nii.gz", xyz())
+        write_nifti(tmp_path / "in" / "C" / "ct.nii", xyz(1))
+        for number in (1, 2):
+            for path in write_series(tmp_path / str(number), chest(SHAPE, number), uid=f"1.2.{number}"):
+                (tmp_path / "in" / "D").mkdir(exist_ok=True)
+                path.rename(tmp_path / "in" / "D" / f"{number}{path.name}")
+        (tmp_path / "texts.json").write_text(json.dumps({"A/ct.nii.gz": "", lost: "Of B.", "C/ct": "Of C."}))
+        words = ("--no-patients", "--keep-ids", "--texts", tmp_path / "texts.json")
+        told = ct(capsys, tmp_path / "in", tmp_path / "out", *words)
+        texts = {key: sample["text"] for key, sample in samples(tmp_path / "out").items()}
+        assert texts == {"A-ct-nii-gz": None, "C-ct-nii": "Of C.", "D-series-1": None, "D-series-2": None}
+        assert f"1 texts are of no volume, the first that of {lost}" in told
+
     def test_texts_of_a_json_go_by_name(self, archive, tmp_path, capsys):
         texts = {"one": "First.", "two.nrrd": "Second.", "carl/dicom": "Third.", "nobody": "Lost.", "four.npz": " "}
         for form in ("object", "list"):
@@ -409,6 +515,7 @@ class TestTexts:
             ('{"nobody": "a"}', "none of 1 texts is of one of"),
             ('{"same": "a"}', "could be that of"),
             ('{"one": "a", "anna/one.nii.gz": "b"}', "are both of"),
+            ('{"one": "", "anna/one.nii.gz": "b"}', "are both of"),
             ('[{"name": "one"}]', "entry 1 has no img_path and findings"),
             ('"words"', "neither an object"),
             ("{", "is no JSON"),
@@ -495,7 +602,7 @@ def words(tmp_path_factory):
         elif number % 4 == 1:
             write_nrrd(patient / f"{name}.nrrd", volume.transpose(2, 1, 0), np.eye(3))
         elif number % 4 == 2:
-            write_series(patient / name, volume)
+            write_series(patient / name, volume, uid=f"1.2.{number}")
         else:
             write_npz(patient / f"{name}.npz", ct=volume[None])
     return [

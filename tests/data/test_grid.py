@@ -1,5 +1,6 @@
 """Volumes come to one orientation, spacing and size, and keep their values where they can."""
 
+import io
 import itertools
 
 import nibabel
@@ -11,6 +12,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from src.data.builders.grid import KEEP, Grid, place, resample
 from src.data.builders.volumes import LETTERS, Volume, described, is_orientation
+from src.data.npz import pack_npz, unpack_npz
 from tests.data.volumes import chest
 
 ALL_CODES = ["".join(letters) for order in itertools.permutations(LETTERS) for letters in itertools.product(*order)]
@@ -194,3 +196,36 @@ def test_a_single_slice_is_no_volume():
     source = volume("SPL", (1.0, 1.0, 1.0), chest((1, 8, 8))[None])
     with pytest.raises(ValueError, match="a single slice is no volume"):
         place(source, source.values_CXYZ, Grid())
+
+
+@pytest.mark.parametrize("spacing", [(1500.0, 1500.0, 2000.0), (1.0, 0.0015, 1.0)])
+def test_voxels_of_another_unit_are_refused(spacing):
+    source = volume(spacing=spacing)
+    for grid in (Grid(), Grid(spacing=(1, 1, 1))):
+        with pytest.raises(ValueError, match="expected is 0.01 to 50"):
+            place(source, source.values_CXYZ, grid)
+
+
+@pytest.mark.parametrize(
+    ("codes", "grid"), [("SPL", Grid(spacing=(0.01, 0.01, 0.01))), ("SPL", Grid(size=(4096, 4096, 4096)))]
+)
+def test_what_would_become_huge_is_refused_before_it_is(codes, grid):
+    source = volume(codes, (50.0, 50.0, 50.0))
+    with pytest.raises(ValueError, match="more than the 2,147,483,648 of a volume"):
+        place(source, source.values_CXYZ, grid)
+
+
+@pytest.mark.parametrize("keep_float", [False, True])
+def test_the_largest_that_is_stored_is_the_largest_that_is_read(monkeypatch, keep_float):
+    source = volume()
+    values = source.values_CXYZ + (0.25 if keep_float else 0)
+    stored = place(source, values, Grid(keep_float=keep_float)).array_CDHW
+    packed, size = pack_npz("ct", stored), 128 + stored.nbytes
+    assert unpack_npz(io.BytesIO(packed), None, size).dtype == stored.dtype
+    with pytest.raises(ValueError, match="unpacks to"):
+        unpack_npz(io.BytesIO(packed), None, size - 1)
+    monkeypatch.setattr("src.data.builders.grid.LARGEST_VOLUME", size)
+    place(source, values, Grid(keep_float=keep_float))
+    monkeypatch.setattr("src.data.builders.grid.LARGEST_VOLUME", size - 1)
+    with pytest.raises(ValueError, match="of a volume"):
+        place(source, values, Grid(keep_float=keep_float))

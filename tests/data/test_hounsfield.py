@@ -172,3 +172,22 @@ def test_values_that_are_none():
     values[0, 3, 4, 6] = np.inf
     assert "2 values that are NaN or infinite" in fault(values, Units("hu"))
     assert "the value -7 throughout" in fault(np.full((1, 4, 4, 4), -7, np.int16), Units("hu"))
+
+
+def test_each_channel_is_looked_at():
+    hu = chest()
+    unit = interval(hu).astype(np.float32)
+    for values, units, wanted in (
+        (np.stack([hu, (hu > -500) * np.int16(3)]), Units("hu"), "of its channel 1: it is a label map"),
+        (np.stack([hu, unit]), Units("hu"), "of its channel 1: as --units hu 98 % of it would lie within"),
+        (np.stack([unit, hu]), Units("hu"), "of its channel 0: as --units hu 98 % of it would lie within"),
+        (np.stack([unit, unit * 0 + 0.5]), Units("unit_interval", interval_hu=WIDE), "of its channel 1: it holds the"),
+        (
+            np.stack([unit, 0.5 + unit / 4]),
+            Units("unit_interval", interval_hu=WIDE),
+            "of its channel 1: as 0 to 1 for -1000 to 1000 HU",
+        ),
+    ):
+        assert wanted in fault(values, units)
+    both = np.stack([hu, chest(seed=1)])
+    assert np.array_equal(to_hounsfield(Volume(both), Units("hu"), None, None), both)

@@ -276,3 +276,29 @@ def test_broken_arrays(tmp_path, monkeypatch):
     assert bomb.stat().st_size < 10_000
     assert "unpacks to 2,000,128 bytes, more than 1,048,576" in reason(ArrayFiles().read, bomb)
     assert ct.LARGEST_VOLUME == 2 << 30
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("cm", 10), ("m", 1000), ("um", 0.001), ("", 1)])
+def test_units_of_a_nrrd_become_mm(tmp_path, unit, factor):
+    units = [unit] * 3
+    for name, space in (("a", "left-posterior-superior"), ("b", "scanner-xyz")):
+        path = write_nrrd(tmp_path / f"{name}.nrrd", XYZ, np.diag([0.8, 0.7, 2.0]), space, **{"space units": units})
+        assert np.allclose(read_nrrd(path).spacing, np.multiply([0.8, 0.7, 2.0], factor))
+    path = write_nrrd(tmp_path / "c.nrrd", XYZ, spacings=[0.8, 0.7, 2.0], units=units)
+    assert np.allclose(read_nrrd(path).spacing, np.multiply([0.8, 0.7, 2.0], factor))
+
+
+def test_other_units_of_a_nrrd_are_refused_and_not_quoted(tmp_path):
+    path = write_nrrd(tmp_path / "a.nrrd", XYZ, np.eye(3), **{"space units": ["mm", "mm", "Zebedee"]})
+    assert reason(read_nrrd, path) == "its space units are not 3 of mm, cm, m, um, micron"
+
+
+def test_headers_that_nibabel_refuses(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", XYZ, scale=(1.05, np.nan))
+    with pytest.raises(nibabel.spatialimages.HeaderDataError):
+        nibabel.load(path).get_fdata()
+    assert "has the slope 1.05 and an intercept that is no number" in reason(read_nifti, path)
+    raw = bytearray(write_nifti(tmp_path / "b.nii", XYZ).read_bytes())
+    raw[344:348] = bytes(4)
+    (tmp_path / "c.nii").write_bytes(raw)
+    assert "its header lacks the mark of a NIfTI" in reason(read_nifti, tmp_path / "c.nii")

@@ -16,7 +16,7 @@ from src.config.tree import Tree
 from src.config.yaml_text import ConfigError, parse_yaml
 from src.data.builders.arrays import ArrayFiles
 from src.data.builders.ct import ConvertCT
-from src.data.builders.grid import AIR, KEEP, ORIENTATION, THICKEST, Grid
+from src.data.builders.grid import AIR, KEEP, ORIENTATION, THICKEST, THINNEST, Grid
 from src.data.builders.hounsfield import Units
 from src.data.builders.volumes import is_orientation
 from src.data.modalities.ct import DEFAULT_WINDOWS, MOST_CHANNELS
@@ -49,7 +49,16 @@ def _window(text: str) -> str:
     return text
 
 
-Millimetres = Annotated[float, Field(gt=0.0, le=THICKEST)]
+def _told_apart(windows: tuple[str, ...]) -> tuple[str, ...]:
+    names = [parse_window(text).name for text in windows]
+    if not names:
+        raise ValueError("must name a window at least, as in lung")
+    if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+        raise ValueError(f"must have a name of its own for each, got two called {repeated[0]}")
+    return windows
+
+
+Millimetres = Annotated[float, Field(ge=THINNEST, le=THICKEST)]
 Voxels = Annotated[int, Field(ge=2, le=4096)]
 Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
 Span = Annotated[tuple[float, float], AfterValidator(_rising)]
@@ -76,7 +85,9 @@ class CTSettings(Section):
     crop: Literal["center", "never"] = "center"
     pad_value: Annotated[float, Field(ge=-32768.0, le=32767.0)] = AIR
     keep_float: bool = False
-    windows: tuple[Annotated[str, AfterValidator(_window)], ...] = tuple(window.name for window in DEFAULT_WINDOWS)
+    windows: Annotated[tuple[Annotated[str, AfterValidator(_window)], ...], AfterValidator(_told_apart)] = tuple(
+        window.name for window in DEFAULT_WINDOWS
+    )
     compress: bool = False
 
     @model_validator(mode="after")

@@ -25,6 +25,8 @@ class Matched(NamedTuple):
 def read_texts(path: Path, name_key: str, text_key: str) -> dict[str, str]:
     """{name: text} out of a JSON: an object `{name: text}`, or a list of objects with a name and a text each.
 
+    A text of blanks is an empty one: its name is that of a volume nevertheless.
+
     Raises:
         ValueError: no such file, no JSON, another form, a name that comes twice.
     """
@@ -45,8 +47,7 @@ def read_texts(path: Path, name_key: str, text_key: str) -> dict[str, str]:
             raise ValueError(f"{path}: the text of {name} is {type(text).__name__}, expected is a string")
         if name in texts:
             raise ValueError(f"{path} has two texts of {name}: keep one")
-        if text.strip():
-            texts[name] = text.strip()
+        texts[name] = text.strip()
     return texts
 
 
@@ -78,7 +79,9 @@ def _pairs(path: Path, content: Any, name_key: str, text_key: str) -> list[tuple
 
 
 def with_texts(listing: Listing, texts: Mapping[str, str]) -> Matched:
-    """The listing with the text of each volume: by its path, by its file's name, or by that without its suffix.
+    """The listing with the text of each volume: by its path, by its file's name, or by these without suffix.
+
+    A name with a folder is a path and nothing else: files of two patients may be called alike.
 
     Raises:
         ValueError: no name is that of a volume, or one could be that of several.
@@ -91,7 +94,7 @@ def with_texts(listing: Listing, texts: Mapping[str, str]) -> Matched:
     unmatched: list[str] = []
     taken: dict[int, str] = {}
     for name, text in texts.items():
-        found = volumes.get(name, []) or volumes.get(Path(name).name, [])
+        found = volumes.get(name, [])
         if len(found) > 1:
             one, other = (listing.sources[number].name for number in found[:2])
             raise ValueError(f"the text of {name} could be that of {one} or of {other}: name it by its path")
@@ -102,7 +105,7 @@ def with_texts(listing: Listing, texts: Mapping[str, str]) -> Matched:
         if number in taken:
             raise ValueError(f"the texts of {taken[number]} and {name} are both of {listing.sources[number].name}")
         taken[number] = name
-        sources[number] = replace(sources[number], text=text)
+        sources[number] = replace(sources[number], text=text or None)
     if texts and not taken:
         raise ValueError(
             f"none of {len(texts):,} texts is of one of {len(sources):,} volumes: {unmatched[0]} is no file's name, as"
@@ -112,6 +115,6 @@ def with_texts(listing: Listing, texts: Mapping[str, str]) -> Matched:
 
 
 def _names(source: Source) -> set[str]:
-    name = Path(source.name).name
-    stems = {name[: -len(suffix)] for suffix in SUFFIXES if name.casefold().endswith(suffix)}
-    return {source.name, name, *stems}
+    names = {source.name, Path(source.name).name}
+    stems = {name[: -len(suffix)] for name in names for suffix in SUFFIXES if name.casefold().endswith(suffix)}
+    return names | stems

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +14,17 @@ from numpy.typing import NDArray
 
 from src.data.builders.records import Unusable
 from src.data.builders.volumes import Volume, axis
+from src.data.modalities.ct import LARGEST_VOLUME
 
 ORIENTATION = "SPL"
 """D to superior, H to posterior, W to left: each slice as a radiologist looks at it."""
 KEEP = "keep"
 SAME = 1e-3
 """mm that two spacings may differ by without a resampling."""
-THICKEST = 50.0
+THINNEST, THICKEST = 0.01, 50.0
+"""mm that a voxel may have: less or more is a header in another unit, and would make a resampled volume huge."""
+NPY_HEADER = 128
+"""Bytes of it before the voxels in a shard."""
 AIR = -1024.0
 """HU around a volume that is smaller than the size: the least that 12 bits with the customary intercept hold."""
 LARGEST_INT16 = (-32768, 32767)
@@ -63,22 +68,41 @@ def place(volume: Volume, values_CXYZ: NDArray[Any], grid: Grid) -> Placed:
     """The values, in HU, on the grid.
 
     Raises:
-        ValueError: the file says too little for what is asked for, or the volume is too flat, too large, or too bright.
+        ValueError: the file says too little for what is asked for, or the volume is too flat, too large, or too bright,
+            or its voxels are.
     """
     values, source_spacing, orientation = _turned(values_CXYZ, volume, grid.orientation)
     spacing = source_spacing
     if 1 in values.shape[1:]:
         raise Unusable(f"it has the shape {list(values.shape[1:])}: a single slice is no volume")
+    if source_spacing is not None and not all(THINNEST <= length <= THICKEST for length in source_spacing):
+        told = ", ".join(f"{length:g}" for length in source_spacing)
+        raise Unusable(
+            f"its voxels would have {told} mm, expected is {THINNEST:g} to {THICKEST:g}: is it another unit?"
+        )
     resampled = values
     if grid.spacing is not None:
         if spacing is None:
             raise Unusable("its file has no spacing, so that it can't be resampled: state it with --source-spacing")
+        lengths = map(_length, values.shape[1:], spacing, grid.spacing)
+        _refuse_large((len(values), *lengths))
         resampled = resample(values, spacing, grid.spacing)
         spacing = grid.spacing
     if grid.size is not None:
+        _refuse_large((len(values), *grid.size))
         resampled = _sized(resampled, grid)
     stored, how = _stored(resampled, grid.keep_float)
+    _refuse_large(stored.shape, stored.itemsize)
     return Placed(stored, spacing, orientation, values.shape[1:], source_spacing, how)
+
+
+def _refuse_large(shape: Sequence[int], itemsize: int = 2) -> None:
+    """Refuse what no reader of the shards would unpack; two bytes a voxel are the least."""
+    if (size := NPY_HEADER + math.prod(shape) * itemsize) > LARGEST_VOLUME:
+        raise Unusable(
+            f"it would have {list(shape)} voxels and {size:,} bytes, more than the {LARGEST_VOLUME:,} of a volume:"
+            " take a coarser --spacing or a smaller --size"
+        )
 
 
 def _turned(values: NDArray[Any], volume: Volume, wanted: str) -> tuple[NDArray[Any], Triple | None, str | None]:
@@ -116,11 +140,16 @@ def resample(values_CDHW: NDArray[Any], spacing: Triple, wanted: Triple) -> NDAr
     return found
 
 
+def _length(old: int, spacing: float, wanted: float) -> int:
+    """Voxels of an axis after the resampling."""
+    return max(round(old * spacing / wanted), 1)
+
+
 def _weights(old: int, spacing: float, wanted: float) -> Any:
     """A sparse matrix [new, old]: what each new voxel takes from each old one."""
     from scipy.sparse import csr_array
 
-    new = max(round(old * spacing / wanted), 1)
+    new = _length(old, spacing, wanted)
     ratio = wanted / spacing
     width = max(ratio, 1.0)
     middle_N1 = ((old - 1) / 2 + (np.arange(new) - (new - 1) / 2) * ratio)[:, None]

@@ -11,6 +11,8 @@ below -1100, and 52 to 85 % below -30. So a wrong unit shows, whatever the scann
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,18 +70,32 @@ def to_hounsfield(volume: Volume, units: Units, slope: float | None, intercept: 
         intercept: likewise.
 
     Raises:
-        ValueError: the values are no numbers, a label map, or no HU after this; says which units would fit.
+        ValueError: the values of a channel are no numbers, a label map, or no HU after this; says which units would
+            fit.
     """
     values = volume.values_CXYZ
-    refuse_unusable(values)
+    for number, channel in enumerate(values):
+        with _told_of(number, len(values)):
+            refuse_unusable(channel)
     if units.kind == "unit_interval":
         return _from_interval(values, units)
     slope = units.slope if slope is None else slope
     intercept = units.intercept if intercept is None else intercept
     found = values if units.kind == "hu" else _rescale(volume, slope, intercept)
-    if units.checked and (fault := implausible(found)):
-        raise Unusable(f"as --units {units.kind} {fault}: {fitting(values)}")
+    for number, channel in enumerate(found):
+        with _told_of(number, len(values)):
+            if units.checked and (fault := implausible(channel)):
+                raise Unusable(f"as --units {units.kind} {fault}: {fitting(values[number])}")
     return found
+
+
+@contextmanager
+def _told_of(number: int, channels: int) -> Iterator[None]:
+    """Faults of one channel of several name it; they count from 0."""
+    try:
+        yield
+    except Unusable as error:
+        raise error if channels == 1 else Unusable(f"of its channel {number}: {error}") from None
 
 
 def refuse_unusable(values: NDArray[Any]) -> None:
@@ -131,19 +147,22 @@ def _rescale(volume: Volume, slope: float | None, intercept: float | None) -> ND
 def _from_interval(values: NDArray[Any], units: Units) -> NDArray[np.float64]:
     assert units.interval_hu is not None
     low, high = units.interval
-    lowest, highest = float(values.min()), float(values.max())
-    spare = TOLERANCE * (high - low)
-    if not low - spare <= lowest < highest <= high + spare:
-        raise Unusable(
-            f"its values go from {lowest:g} to {highest:g}, beyond the interval of {low:g} to {high:g}:"
-            f" {fitting(values)}"
-        )
     low_hu, high_hu = units.interval_hu
+    spare = TOLERANCE * (high - low)
     found = low_hu + (values.astype(np.float64) - low) * ((high_hu - low_hu) / (high - low))
-    if units.checked and (fault := implausible(found, low_hu)):
-        raise Unusable(
-            f"as {low:g} to {high:g} for {low_hu:g} to {high_hu:g} HU {fault}: --interval or --interval-hu is another"
-        )
+    for number, channel in enumerate(values):
+        lowest, highest = float(channel.min()), float(channel.max())
+        with _told_of(number, len(values)):
+            if not low - spare <= lowest < highest <= high + spare:
+                raise Unusable(
+                    f"its values go from {lowest:g} to {highest:g}, beyond the interval of {low:g} to {high:g}:"
+                    f" {fitting(channel)}"
+                )
+            if units.checked and (fault := implausible(found[number], low_hu)):
+                raise Unusable(
+                    f"as {low:g} to {high:g} for {low_hu:g} to {high_hu:g} HU {fault}: --interval or --interval-hu is"
+                    " another"
+                )
     return found
 
 

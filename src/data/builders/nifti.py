@@ -75,7 +75,10 @@ def _shape(header: Any) -> tuple[int, ...]:
 
 def _start(header: Any) -> int:
     start = float(header["vox_offset"])
-    if start == 0 or bytes(header["magic"].tobytes()).startswith(b"ni"):
+    magic = bytes(header["magic"].tobytes())
+    if not magic.startswith((b"n+", b"ni")):
+        raise Unusable("its header lacks the mark of a NIfTI, as that of Analyze does: save it as NIfTI")
+    if start == 0 or magic.startswith(b"ni"):
         raise Unusable("its voxels lie in another file (.hdr and .img): save it as one .nii")
     if not int(header["sizeof_hdr"]) <= start <= FURTHEST:
         raise Unusable(f"its header says that the voxels begin at byte {start:g}")
@@ -97,7 +100,9 @@ def _exactly(stream: BinaryIO, size: int) -> bytearray:
 
 def _volume(header: Any, array_XYZ: NDArray[Any]) -> Volume:
     slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
-    stated = math.isfinite(slope) and slope != 0 and math.isfinite(intercept)
+    stated = math.isfinite(slope) and slope != 0
+    if stated and not math.isfinite(intercept):
+        raise Unusable(f"its header has the slope {slope:g} and an intercept that is no number")
     values_XYZ = rescaled(array_XYZ, slope, intercept) if stated else array_XYZ
     return Volume(
         values_XYZ[None],

@@ -29,6 +29,8 @@ TO_RAS = {
     "lps": (-1, -1, 1),
 }
 """Signs that bring a space's x, y, z to right, anterior, superior; other spaces are not of a patient."""
+MILLIMETRES = {"": 1.0, "mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "micron": 0.001}
+"""Of a unit of length; where none is named, mm are customary."""
 GZIP, BZIP2, PLAIN = ("gzip", "gz"), ("bzip2", "bz2"), ("raw", "ascii", "text", "txt")
 
 
@@ -154,14 +156,28 @@ def _volume(array: NDArray[Any], header: Any) -> Volume:
     space = str(header.get("space", "")).strip().casefold()
     if directions is not None and space in TO_RAS:
         rows = np.array([_direction(directions[number]) for number in kept])  # one for each axis of the array
+        rows *= _millimetres(header, "space units", 3)
         return Volume(values_XYZ[None], **described(rows.T * np.array(TO_RAS[space])[:, None]))
     lengths = header.get("spacings")
     if directions is not None:
-        lengths = [float(np.linalg.norm(_direction(row))) for row in directions]
+        own = [_direction(row) for row in directions]
+        lengths = np.linalg.norm(np.array(own) * _millimetres(header, "space units", 3), axis=1)
+    elif lengths is not None:
+        lengths = np.asarray(lengths, np.float64) * _millimetres(header, "units", array.ndim)
     spacing = None if lengths is None else tuple(float(lengths[number]) for number in kept)
     if spacing is not None and not all(math.isfinite(length) and length > 0 for length in spacing):
         spacing = None
     return Volume(values_XYZ[None], spacing)  # type: ignore[arg-type]
+
+
+def _millimetres(header: Any, field: str, number: int) -> NDArray[np.float64]:
+    """Of one unit of each axis of the space, or of the array."""
+    if field not in header:
+        return np.ones(number)
+    factors = [MILLIMETRES.get(str(unit).strip().casefold(), math.nan) for unit in header[field]]
+    if len(factors) != number or not all(map(math.isfinite, factors)):
+        raise Unusable(f"its {field} are not {number} of {', '.join(filter(None, MILLIMETRES))}")
+    return np.array(factors)
 
 
 def _direction(row: Any) -> NDArray[np.float64]:

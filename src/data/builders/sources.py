@@ -32,6 +32,7 @@ RESERVED = {
     *("scale", "leads", "lead_keep", "flat_leads", "gaps", "sampling_rate"),
     *("image", "original_size", "video", "videos", "frames", "rate", "height", "width", "channels", "codec"),
     *("ct", "shape", "spacing", "orientation", "units", "stored", "windows", "source_shape", "source_spacing"),
+    "oblique",
 }
 """What the builders write into a sample's json."""
 
@@ -70,6 +71,8 @@ class Listing:
     """The row of a table that each record is in, from 1."""
     length: int = 0
     """Rows of that table, whether they can be used or not."""
+    passed: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that were not looked at, by suffix."""
 
 
 @dataclass(frozen=True)
