@@ -7,13 +7,13 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from src.data.build import private_folder
+from src.data.build import claim, private_folder
 from src.data.builders.about import About, with_what_files_tell
 from src.data.builders.convert_image import QUALITY, ConvertImage, Encoding
 from src.data.builders.dicom import about_dicom
@@ -28,7 +28,7 @@ from tools.build_flags import add_build_flags, add_patient_flags, add_table_flag
 
 INPUT = """folder of images, in folders of splits and classes or that the paths of --table start in; an .npz of
 MedMNIST's layout; an .npy [images, height, width] or [images, height, width, 3] with a row of --table for each"""
-FOLDERS = "the folder that an image lies in is its patient, and no class"
+FOLDERS = "the folder right below --input, or below those of splits and --class-folders, is its images' patient"
 CLASSES = "the folders below --input, or below those of the splits, are classes; their names go into the shards"
 PATTERN = r"what of an image's path below --input is its patient, in brackets: '(person\d+)_'"
 SHORTER = "shrink images whose shorter side is longer than this to it, with their aspect"
@@ -92,7 +92,8 @@ def _listed(arguments: argparse.Namespace, layout: str, room: Path, wrong: Wrong
     """The images with their patients and splits."""
     if layout == "arrays":
         listing = list_arrays(arguments.input, room, arguments.label_names)
-        unpack(arguments.input, room)
+        with nullcontext() if arguments.dry_run else claim(arguments.output.resolve()):
+            unpack(arguments.input, room)
         return listing
     listing = _told_by_files(arguments, _listing(arguments, layout, wrong))
     remedy = "--patient-column" if layout == "table" else "--patient-folders, --patient-pattern, or a --table"

@@ -415,6 +415,26 @@ def test_keys_have_no_dot_and_two_of_them_are_told(tmp_path, capsys):
     assert all("." not in key for key in samples_of(tmp_path / "out"))
 
 
+def test_arrays_are_unpacked_where_only_their_owner_reads_and_one_build_writes(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
+    np.savez(tmp_path / "ours.npz", train_images=images)
+    whole = (tmp_path / "ours.npz").read_bytes()
+    place = whole.index(images[2].tobytes())
+    (tmp_path / "bad.npz").write_bytes(whole[:place] + bytes(9) + whole[place + 9 :])
+    assert "is damaged" in refuse(capsys, "image", "--input", tmp_path / "bad.npz", "--output", tmp_path / "out")
+    private = tmp_path / "out.private"
+    assert private.stat().st_mode & 0o777 == 0o700 and (private / "arrays").is_dir()
+    holds = "import sys; from pathlib import Path; from src.data.build import claim"
+    holds += "\nwith claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    other = [sys.executable, "-c", holds, str(tmp_path / "two")]
+    with subprocess.Popen(other, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdout.readline() == b"held\n"
+        sentence = refuse(capsys, "image", "--input", tmp_path / "ours.npz", "--output", tmp_path / "two")
+        assert "is being written by another build" in sentence and not (tmp_path / "two.private" / "arrays").exists()
+        held.stdin.close()
+    succeed(capsys, "image", "--input", tmp_path / "ours.npz", "--output", tmp_path / "two")
+
+
 def test_a_dry_run_of_arrays_leaves_nothing(tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
     np.savez(tmp_path / "ours.npz", train_images=images)

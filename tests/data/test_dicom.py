@@ -14,7 +14,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from src.data.builders.about import About
 from src.data.builders.dicom import about_dicom, burned_in, meta_of, open_dicom, rate_of, regions_of, times_of
-from src.data.builders.dicom_pixels import blank_outside, open_frames, pixels
+from src.data.builders.dicom_pixels import all_bits, blank_outside, open_frames, pixels, stored_slice
 from tests.data import dicoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(Invalid value for VR|exceeds the)")  # of what these tests write
@@ -108,6 +108,48 @@ def test_a_palette_is_looked_up(tmp_path, bits):
         palette |= {f"{name}PaletteColorLookupTableData": data}
     path = dicoms.write_native(tmp_path / "a.dcm", GRAY, interpretation="PALETTE COLOR", **palette)
     assert np.array_equal(pixels(path)[0], np.moveaxis(table[:, GRAY], 0, -1))
+
+
+def test_a_palette_of_other_bits_than_it_says_is_refused(tmp_path):
+    """Of 16 bits with values of 8, of which 8 bits would be black."""
+    palette = {}
+    for name in ("Red", "Green", "Blue"):
+        palette |= {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16]}
+        palette |= {f"{name}PaletteColorLookupTableData": np.arange(256, dtype="<u2").tobytes()}
+    path = dicoms.write_native(tmp_path / "a.dcm", GRAY, interpretation="PALETTE COLOR", **palette)
+    with pytest.raises(ValueError, match="its palette is of 16 bits by its header and of 8 by its values"):
+        list(open_frames(path))
+
+
+@pytest.mark.parametrize("values", [GRAY, TWELVE], ids=["8", "12"])
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_falling_slope_turns_shades_over(tmp_path, values, interpretation):
+    """What was stored is then as light or dark as through a window over all of it, and as pydicom shows it."""
+    top = 255 if values is GRAY else 4095
+    header = {"bits": top.bit_length(), "RescaleIntercept": top, "interpretation": interpretation}
+    falling, rising = (
+        dicoms.write_native(tmp_path / f"{slope}.dcm", values[:1], RescaleSlope=slope, **header) for slope in (-1, 1)
+    )
+    bits = 8 if values is GRAY else 16
+    lost = bits - top.bit_length()
+    stored = values[0] if interpretation == "MONOCHROME1" else top - values[0]
+    assert np.array_equal(all_bits(open_frames(falling)) >> lost, stored)
+    assert np.array_equal(all_bits(open_frames(rising)) >> lost, top - stored)
+    assert np.array_equal(255 - pixels(falling)[0], pixels(rising)[0])
+    whole = dicoms.write_native(
+        tmp_path / "w.dcm", values[:1], RescaleSlope=-1, WindowCenter=(top + 1) / 2, WindowWidth=top + 1, **header
+    )
+    assert np.abs(pixels(whole)[0].astype(int) - pixels(falling)[0]).max() <= 1
+
+
+@pytest.mark.parametrize(("stored", "highest"), [(12, 15), (8, 15), (12, 10), (17, 16)])
+def test_values_that_do_not_begin_at_bit_0_are_refused(tmp_path, stored, highest):
+    """Shifted by none of the readers, they would be wrong, or black."""
+    values = TWELVE[:1] << 4
+    path = dicoms.write_native(tmp_path / "a.dcm", values, BitsStored=stored, HighBit=highest)
+    for read in (lambda: list(open_frames(path)), lambda: stored_slice(path, open_dicom(path))):
+        with pytest.raises(ValueError, match=f"says that {stored} of 16 bits are stored, .* is bit {highest}"):
+            read()
 
 
 def test_planes_become_pixels(tmp_path):
@@ -250,7 +292,15 @@ def other_size(path):
     return dicoms.save(path, dicoms.dataset_of(COLOUR, interpretation="YBR_FULL"), large, "1.2.840.10008.1.2.4.50")
 
 
+def cut_inside(path):
+    """Each JPEG lacks its lower half and has its end: others see grey there."""
+    noise = np.random.default_rng(0).integers(0, 256, GRAY.shape, np.uint8)
+    frames = [data[: len(data) // 2] + data[-2:] for data in map(dicoms.jpeg, noise)]
+    return dicoms.save(path, dicoms.dataset_of(GRAY), frames, "1.2.840.10008.1.2.4.50")
+
+
 BAD = {
+    "cut in the scans of a JPEG": (cut_inside, "its scans are cut off or damaged"),
     "no DICOM": (lambda path: path.write_bytes(b"\0" * 500), "no DICOM file"),
     "empty": (lambda path: path.write_bytes(b""), "no DICOM file"),
     "cut in its pixels": (lambda path: cut(dicoms.write_native(path, GRAY)), "can't be read as DICOM pixels"),

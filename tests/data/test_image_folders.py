@@ -5,6 +5,7 @@ import re
 import pytest
 
 from src.data.builders.image_folders import list_images
+from src.data.builders.video_sources import list_videos
 
 
 def place(root, *names):
@@ -62,10 +63,23 @@ def test_images_without_folders_have_no_labels(tmp_path):
 def test_patients_are_folders_or_in_names(tmp_path):
     place(tmp_path, "train/cat/anna/1.png", "train/cat/anna/2.png", "test/dog/person7_x_3.png")
     listing = list_images(tmp_path, True, patients_are_folders=True)
-    assert [source.patient for source in listing.sources] == ["dog", "anna", "anna"]
-    assert listing.labels.names == ("cat",)
+    assert [source.patient for source in listing.sources] == [None, "anna", "anna"]
+    assert listing.labels.names == ("cat", "dog")
     listing = list_images(tmp_path, patient_pattern=re.compile(r"(person\d+)_"))
     assert [source.patient for source in listing.sources] == ["person7", None, None]
+
+
+def test_the_first_folder_is_the_patient_as_in_every_verb(tmp_path):
+    """And not the last, which is a study of one of them: a patient with two would be two."""
+    names = ("anna/s1/1.mkv", "anna/s2/1.mkv", "bert/s1/1.mkv")
+    place(tmp_path / "films", *names)
+    films = list_videos(tmp_path / "films", patients_are_folders=True)
+    place(tmp_path / "images", *(name.replace("mkv", "png") for name in names))
+    images = list_images(tmp_path / "images", patients_are_folders=True)
+    place(tmp_path / "splits", *(f"train/{name}".replace("mkv", "png") for name in names))
+    splits = list_images(tmp_path / "splits", patients_are_folders=True)
+    for listing in (films, images, splits):
+        assert [source.patient for source in listing.sources] == ["anna", "anna", "bert"]
 
 
 def test_patients_folders_need_no_classes(tmp_path):

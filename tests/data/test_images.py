@@ -228,6 +228,17 @@ def test_names_inside_of_a_png_that_its_pixels_do_not_need_are_lost(convert):
     assert NAME.encode() in given and NAME.encode() not in content and (by_cv2(content) == 9).all()
 
 
+@pytest.mark.parametrize("pixels", [GREY, COLOUR], ids=["grey", "colour"])
+def test_a_png_has_no_palette_that_it_does_not_use_and_one_header(convert, pixels):
+    given = save(pixels, "PNG")
+    first, end = given.index(b"IDAT") - 4, given.index(b"IEND") - 4
+    _, content, _ = convert(given[:first] + chunk(b"PLTE", NAME.encode() * 3) + given[first:])
+    assert NAME.encode() not in content and content == convert(given)[1]
+    for place in (first, end):
+        second = chunk(b"IHDR", given[16:29] + NAME.encode())
+        assert refused(convert, given[:place] + second + given[place:]) == "it has a second header"
+
+
 @pytest.mark.parametrize("form", ["TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000"])
 def test_names_in_other_formats_are_lost(convert, form):
     if form == "TIFF":
@@ -301,6 +312,42 @@ def test_what_is_no_image_is_refused_in_a_sentence(convert, tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ValueError, match=r"can't be opened"):
         ConvertImage()(Source(name="folder.png", path=tmp_path / "folder.png"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm", ".jp2"])
+def test_colours_of_more_than_8_bits_are_refused(convert, suffix):
+    """Pillow opens them as of 8, without a word."""
+    for dtype in (np.uint8, np.uint16):
+        ok, data = cv2.imencode(suffix, smooth(96, 96, dtype=dtype)[..., ::-1])
+        assert ok
+        if dtype == np.uint8:
+            assert by_cv2(convert(data.tobytes())[1]).shape == (96, 96, 3)
+        else:
+            assert "save it with 8 bits, or as grey alone" in refused(convert, data.tobytes())
+    assert "colours of more" in refused(convert, b"P3\n# 255\n1 1\n1023\n5 300 1023\n")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_off_or_damaged_inside_is_refused(convert, progressive):
+    """Others see grey where its scans end, and no error."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)
+    whole = save(noise, "JPEG", quality=90, progressive=progressive)
+    half = len(whole) // 2
+    assert convert(whole)[1] == strip_jpeg(whole)
+    for data in (whole[:half] + whole[-2:], whole[:half] + bytes(999) + whole[half + 999 :]):
+        assert by_cv2(data).shape == (96, 96)
+        assert "its scans are cut off or damaged" in refused(convert, data)
+
+
+@pytest.mark.parametrize("factors", ["411111", "221111", "211111", "121111", "111111"])
+@pytest.mark.parametrize("shape", [(1, 1), (15, 17), (200, 131)])
+def test_no_whole_jpeg_is_refused(convert, shape, factors):
+    """Whatever its size, its subsampling, its passes."""
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    for progressive in (0, 1):
+        settings = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, int(factors, 16), cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+        ok, data = cv2.imencode(".jpg", noise, [*settings, cv2.IMWRITE_JPEG_RST_INTERVAL, 2])
+        assert ok and convert(data.tobytes())[0] == "jpg"
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG"])

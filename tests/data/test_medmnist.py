@@ -120,9 +120,21 @@ def test_damaged_archives_and_bombs_are_refused(tmp_path, monkeypatch):
         archive.writestr("train_images.npy", array.getvalue()[:-1])
     with pytest.raises(ValueError, match="no plain array"):
         list_arrays(tmp_path / "cut.npz", tmp_path)
-    monkeypatch.setattr(medmnist, "ALWAYS_SMALL", 1 << 16)
-    with pytest.raises(ValueError, match="a bomb"):
-        list_arrays(write(tmp_path / "b.npz", train_images=np.zeros((99, 99, 99), np.uint8)), tmp_path)
+    monkeypatch.setattr(medmnist, "ALWAYS_SMALL", 1 << 20)
+    empty = np.zeros((99, 99, 99), np.uint8)
+    list_arrays(write(tmp_path / "b.npz", train_images=empty), tmp_path)
+    with pytest.raises(ValueError, match="its arrays would unpack to 1,940,... bytes from .* a bomb"):
+        list_arrays(write(tmp_path / "c.npz", train_images=empty, val_images=empty), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside", "{folder}/outside", "a/b", "1", "a.b", "x" * 65])
+def test_names_of_arrays_are_no_paths(tmp_path, name):
+    images = {"train_images": IMAGES, name.format(folder=tmp_path) + "_images": IMAGES}
+    path = write(tmp_path / "a.npz", **images)
+    for read in (list_arrays, unpack):
+        with pytest.raises(ValueError, match=r"a\.npz: .*_images.npy: the split .* can't be part of a file name"):
+            read(path, tmp_path / "in" / "arrays")
+    assert not [found for found in tmp_path.rglob("*") if "outside" in found.name]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.builders.dicom import IMAGE, function_of, numbers_of, open_dicom, quiet, shared, times_of
+from src.data.builders.jpeg_damage import refuse_damaged
 from src.data.builders.records import LARGEST_RECORD, Unusable, told
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def open_frames(path: Path) -> Frames:
     """The frames of a file with pixels.
 
     Raises:
-        ValueError: no DICOM, no pixels, a syntax or a kind of pixel that is not read, or absurd sizes.
+        ValueError: no DICOM, no pixels, a syntax or a kind of pixel that is not read, values that don't begin at bit
+            0, or absurd sizes.
     """
     dataset = open_dicom(path)
     syntax = syntax_of(dataset)
@@ -115,6 +117,13 @@ def open_frames(path: Path) -> Frames:
         raise ValueError(f"its photometric interpretation {interpretation[:16]} is not read here")
     if samples == 3 and interpretation not in COLOURS:
         raise ValueError(f"its photometric interpretation {interpretation[:16]} is not read here")
+    stored = _whole(dataset, "BitsStored", bits)
+    highest = _whole(dataset, "HighBit", stored - 1, least=0)
+    if stored > bits or highest != stored - 1:
+        raise ValueError(
+            f"its header says that {stored} of {bits} bits are stored, of which the highest is bit {highest}: only"
+            f" values that begin at bit 0 are read here"
+        )
     gray = samples == 1 and interpretation in GRAY
     return Frames(path, dataset, frames, height, width, times_of(dataset, frames), gray)
 
@@ -212,9 +221,10 @@ def _decoded(path: Path, dataset: Dataset) -> Iterator[NDArray[Any]]:
 
 
 def _decode_jpeg(frame: bytes) -> NDArray[np.uint8]:
-    """[H, W] or [H, W, 3]; raises where the stream is cut off, at which other readers fill up with gray."""
+    """[H, W] or [H, W, 3]; raises where the stream is cut off or damaged, which readers fill up with gray."""
     from PIL import Image
 
+    refuse_damaged(frame)
     with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
         return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
@@ -261,7 +271,10 @@ def _size_in(frame: bytes) -> tuple[int, int] | None:
 
 
 def _to_gray(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
-    """8 bits: as stored where 8 are, else through the file's own window, without one from its least to its most."""
+    """8 bits: as stored where 8 are, else through the file's own window, without one from its least to its most.
+
+    What is stored is turned over by a negative slope, as a window turns it.
+    """
     gray_HW = _eight_bits(values_HW, dataset)
     return 255 - gray_HW if _interpretation(dataset) == "MONOCHROME1" else gray_HW
 
@@ -269,21 +282,26 @@ def _to_gray(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
 def _eight_bits(values_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     stored = _whole(dataset, "BitsStored")
     signed = _whole(dataset, "PixelRepresentation", 0, least=0) == 1
+    falling = _slope(dataset) < 0
     if stored <= 8:
         values_HW = values_HW.astype(np.int16) + (1 << (stored - 1) if signed else 0)
-        return (values_HW << (8 - stored)).astype(np.uint8)
+        gray_HW = (values_HW << (8 - stored)).astype(np.uint8)
+        return 255 - gray_HW if falling else gray_HW
     low = -(1 << (stored - 1)) if signed else 0
     window, values = shared(dataset, "FrameVOILUTSequence"), shared(dataset, "PixelValueTransformationSequence")
     centers, widths = numbers_of(window, "WindowCenter"), numbers_of(window, "WindowWidth")
     if not centers or not widths or widths[0] <= 0:
         share_HW = (values_HW - np.float64(low)) / ((1 << stored) - 1)
+        share_HW = 1.0 - share_HW if falling else share_HW
     else:
-        slope, intercept = (
-            numbers_of(values, "RescaleSlope") or (1.0,),
-            numbers_of(values, "RescaleIntercept") or (0.0,),
-        )
-        share_HW = _windowed(values_HW * slope[0] + intercept[0], centers[0], widths[0], function_of(window))
+        intercept = numbers_of(values, "RescaleIntercept") or (0.0,)
+        share_HW = _windowed(values_HW * _slope(dataset) + intercept[0], centers[0], widths[0], function_of(window))
     return np.rint(np.clip(share_HW, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _slope(dataset: Dataset) -> float:
+    """By which stored values become those that a window is of; below 0 where the largest is the darkest."""
+    return (numbers_of(shared(dataset, "PixelValueTransformationSequence"), "RescaleSlope") or (1.0,))[0]
 
 
 def _windowed(values_HW: NDArray[np.float64], center: float, width: float, function: str) -> NDArray[np.float64]:
@@ -298,13 +316,20 @@ def _windowed(values_HW: NDArray[np.float64], center: float, width: float, funct
 
 
 def _to_rgb(values: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
-    """Colours as they are, and those of a palette looked up."""
+    """Colours as they are, and those of a palette looked up.
+
+    Raises:
+        ValueError: the palette is of 16 bits as its header says, and of 8 by its values: all would be black.
+    """
     if values.ndim == 3:
         return values.astype(np.uint8, copy=False)
     from pydicom.pixels import apply_color_lut
 
     rgb_HW3 = apply_color_lut(values, dataset)
-    bits = numbers_of(dataset, "RedPaletteColorLookupTableDescriptor")[2]
+    entries, first, bits = numbers_of(dataset, "RedPaletteColorLookupTableDescriptor")
+    indices = int(first) + np.arange(int(entries) or 1 << 16)
+    if bits == 16 and apply_color_lut(indices, dataset).max() < 256:
+        raise Unusable("its palette is of 16 bits by its header and of 8 by its values, with which all is black")
     return (rgb_HW3 >> 8 if bits == 16 else rgb_HW3).astype(np.uint8)
 
 
@@ -346,7 +371,7 @@ def all_bits(frames: Frames) -> NDArray[Any]:
         signed = _whole(frames.dataset, "PixelRepresentation", 0, least=0) == 1
         positive_HW = values_HW.astype(np.int64) + (1 << (stored - 1) if signed else 0)
         positive_HW = positive_HW & ((1 << stored) - 1)  # old files keep overlays in the other bits
-        if _interpretation(frames.dataset) == "MONOCHROME1":
+        if (_interpretation(frames.dataset) == "MONOCHROME1") != (_slope(frames.dataset) < 0):
             positive_HW = (1 << stored) - 1 - positive_HW
     if positive_HW.shape != (frames.height, frames.width):
         raise ValueError(f"its frame is {list(positive_HW.shape)}, the header says {frames.height} x {frames.width}")

@@ -37,7 +37,8 @@ def list_images(
         root: the folder.
         classes_are_folders: the folder right below it, or below that of a split, is the class of its images. Not by
             itself: names of classes go into the shards, and folders may be called as patients.
-        patients_are_folders: the folder that an image lies in is its patient, and no class.
+        patients_are_folders: the folder right below it, or below those of splits and classes, is the patient of its
+            images, however deep they lie.
         patient_pattern: its first group, found in an image's path below `root`, is its patient.
 
     Raises:
@@ -53,8 +54,7 @@ def list_images(
     splits = _splits(root, paths)
     below = [path.parts[len(splits) > 0 : -1] for path in paths]
     if patients_are_folders:
-        patients = [folders[-1] if folders else None for folders in below]
-        below = [folders[:-1] for folders in below]
+        patients = [next(iter(folders[classes_are_folders:]), None) for folders in below]
     else:
         patients = [_patient(path, patient_pattern) for path in paths]
     below = [folders if classes_are_folders else () for folders in below]

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from src.data.builders.dicom import begins_as_dicom
 from src.data.builders.jpeg import START as JPEG_START
 from src.data.builders.jpeg import strip_jpeg
+from src.data.builders.jpeg_damage import refuse_damaged
 from src.data.builders.png import ORIENTATION, START, Strip, chunk, strip_png
 from src.data.builders.records import Unusable, refuse_special
 
@@ -30,6 +31,8 @@ LARGEST_IMAGE = 89_478_485
 """Pixels, a quarter of a GiB of RGB: Pillow's own limit, where a bomb is suspected."""
 ORIENTED = 0x0112
 """EXIF's tag for how the camera was held; 1 is upright."""
+BITS = 258
+"""TIFF's tag for the bits of each channel."""
 PHOTOMETRIC = 262
 """TIFF's tag for what the shades mean; 0 where white is zero."""
 
@@ -60,6 +63,7 @@ def decode(data: bytes) -> tuple[str, bytes | None, NDArray[Any]]:
     if data.startswith(JPEG_START):
         stripped = _stripped(strip_jpeg, data)
         image, turned = _open(stripped), _orientation(data)
+        refuse_damaged(stripped)
         image_HW = pixels(_upright(image, turned))
         return "jpeg", None if turned else stripped, image_HW
     if data.startswith(START):
@@ -74,10 +78,28 @@ def decode(data: bytes) -> tuple[str, bytes | None, NDArray[Any]]:
     image = _open(data)
     if getattr(image, "n_frames", 1) > 1:
         raise Unusable(f"it has {image.n_frames} frames or pages: save one of them; clips have their own verb, video")  # type: ignore[attr-defined]
+    if len(image.getbands()) > 1 and _bits(image, data) > 8:
+        raise Unusable(
+            "it has colours of more than 8 bits, of which 8 would stay: save it with 8 bits, or as grey alone"
+        )
     form, white_is_zero = str(image.format).casefold(), _white_is_zero(image)
     image.load()  # a TIFF turns itself upright
     image_HW = pixels(ImageOps.exif_transpose(image))
     return form, None, np.uint16(65535) - image_HW if white_is_zero else image_HW
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Of a channel in the file; Pillow makes 8 of all colours, without a word."""
+    if image.format == "TIFF":
+        tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+        return max(np.atleast_1d(tags.get(BITS, 1)).tolist())
+    if image.format == "PPM":
+        of_decoder = image.tile[0].args  # type: ignore[attr-defined]  # its mode, or that and the value of white
+        return int(of_decoder[1]).bit_length() if isinstance(of_decoder, tuple) else 8
+    if image.format == "JPEG2000" and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:  # T.800, A.5.1
+        depths = data[start + 42 : start + 42 + 3 * len(image.getbands()) : 3]
+        return max((depth & 0x7F) + 1 for depth in depths) if depths else 8
+    return 8
 
 
 def _white_is_zero(image: Image.Image) -> bool:

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from src.data.builders.records import told
 from src.data.builders.sources import Listing, Source
 from src.data.index import Labels
+from src.data.tars import check_split
 
 IMAGES, LABELS = "_images", "_labels"
 LARGEST_RATIO, ALWAYS_SMALL = 200, 1 << 30
-"""What an array may be larger than its compressed bytes, and bytes up to which that does not matter."""
+"""What all arrays may be larger than their file, and bytes up to which that does not matter."""
 PUBLISHED = {
     "name": "MedMNIST v2 (Yang et al. 2023)",
     "licence": "CC BY 4.0; DermaMNIST CC BY-NC 4.0",
@@ -51,8 +52,9 @@ def list_arrays(path: Path, folder: Path, label_names: Sequence[str] = ()) -> Li
         ValueError: it can't be read, or has another layout; the array is named.
     """
     with _opened(path) as archive:
+        _refuse_bombs(path, archive)
         headings = {name.removesuffix(".npy"): _heading(path, archive, name) for name in archive.namelist()}
-        splits = [name.removesuffix(IMAGES) for name in headings if name.endswith(IMAGES) and name != IMAGES]
+        splits = list(_images(path, archive))
         if not splits:
             raise ValueError(
                 f"{path} holds {', '.join(headings) or 'nothing'}, expected are train{IMAGES}, train{LABELS}, ..."
@@ -60,7 +62,7 @@ def list_arrays(path: Path, folder: Path, label_names: Sequence[str] = ()) -> Li
         for split in splits:
             _check_images(path, split + IMAGES, headings[split + IMAGES])
         labels = {split: _labels(path, archive, headings, split) for split in splits}
-        crcs = {split: archive.getinfo(f"{split}{IMAGES}.npy").CRC for split in splits}
+        crcs = {split: info.CRC for split, info in _images(path, archive).items()}
     if len({known_NK is None for known_NK in labels.values()}) > 1:
         bare = next(split for split, known_NK in labels.items() if known_NK is None)
         raise ValueError(f"{path} has labels of some splits and no {bare}{LABELS}: give all of them, or none")
@@ -83,14 +85,13 @@ def unpack(path: Path, folder: Path) -> None:
     """Write the images of each split of an .npz as .npy files that can be mapped; those that are there are kept.
 
     Raises:
-        ValueError: they are damaged.
+        ValueError: they are damaged, or a split is none that a file can be called by.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _opened(path) as archive:
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            whole = folder / _unpacked(info.CRC, name)
-            if not name.endswith(IMAGES) or whole.exists():
+        for split, info in _images(path, archive).items():
+            whole = folder / _unpacked(info.CRC, split + IMAGES)
+            if whole.exists():
                 continue
             partial = whole.with_suffix(".partial")
             try:
@@ -115,6 +116,28 @@ def check_images(path: Path, table: Path, rows: int) -> None:
         raise ValueError(f"{path} holds {found.shape[0]:,} images and {table} has {rows:,} rows: give each image one")
 
 
+def _refuse_bombs(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse arrays that together are far larger than their file."""
+    size, packed = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+    if size > max(ALWAYS_SMALL, LARGEST_RATIO * packed):
+        raise ValueError(f"{path}: its arrays would unpack to {size:,} bytes from {packed:,}: a bomb")
+
+
+def _images(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The images of each split, whose name becomes one of a file: none with a path in it passes."""
+    found = {}
+    for name in archive.namelist():
+        split = name.removesuffix(IMAGES + ".npy")
+        if not split or split == name:
+            continue
+        try:
+            check_split(split)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name}: {error}") from None
+        found[split] = archive.getinfo(name)
+    return found
+
+
 def _unpacked(crc32: int, name: str) -> str:
     """By its content, so that what is left of a build of another .npz is not taken for it."""
     return f"{name}-{crc32:08x}.npy"
@@ -133,8 +156,6 @@ def _opened(path: Path) -> zipfile.ZipFile:
 def _heading(path: Path, archive: zipfile.ZipFile, name: str) -> Heading:
     """Shape and type of an array, whose size must be theirs."""
     info = archive.getinfo(name)
-    if info.file_size > max(ALWAYS_SMALL, LARGEST_RATIO * info.compress_size):
-        raise ValueError(f"{path}: {name} would unpack to {info.file_size:,} bytes from {info.compress_size:,}: a bomb")
     try:
         with archive.open(name) as file:
             shape, fortran, dtype = _read_heading(file)

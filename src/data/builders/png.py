@@ -64,10 +64,10 @@ class Strip(NamedTuple):
 
 
 def strip_png(data: bytes) -> Strip:
-    """The PNG with its pixels alone.
+    """The PNG with its pixels alone; a palette that these don't use, which is one of RGB or grey, goes.
 
     Raises:
-        ValueError: it is cut off or damaged, or no PNG.
+        ValueError: it is cut off or damaged, has two headers, or is no PNG.
     """
     if not data.startswith(START):
         raise ValueError("it does not begin as a PNG does")
@@ -75,7 +75,9 @@ def strip_png(data: bytes) -> Strip:
     for name, content in _chunks(data):
         if header is None:
             header = _header(name, content)
-        if name in KEPT:
+        elif name == b"IHDR":
+            raise ValueError("it has a second header")
+        if name in KEPT and (name != b"PLTE" or header.colours == PALETTE):
             kept.append(chunk(name, content))
         elif name == ORIENTATION:
             orientation = content
