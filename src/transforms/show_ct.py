@@ -44,7 +44,7 @@ def examples(
     def planes_of(values_KDHW: NDArray[np.float32]) -> NDArray[np.float32]:
         return planes(values_KDHW[window], spacing, orientation)
 
-    panels = {"as evaluation sees it" + "\n" * bool(notes) + "; ".join(notes): planes_of(run.plain([sample])[0])}
+    panels = {"\n".join(["as evaluation sees it", *notes]): planes_of(run.plain([sample])[0])}
     middle = config.model_copy(update={"crop": "center"})
     for name in AUGMENTATIONS:
         found = planes_of(CTTransform(alone(middle, AUGMENTATIONS, name))([sample], streams)[0])

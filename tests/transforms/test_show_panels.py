@@ -140,7 +140,7 @@ def test_a_volume_of_unknown_spacing_and_orientation_is_drawn_and_says_so(meta: 
     sample = {**volume_samples(1)[0], "meta": meta}
     first, *others = show_ct.examples(CTTransformConfig(modality="ct", size=(8, 16, 12)), sample, 0)
     assert first == (
-        "as evaluation sees it\nunknown spacing, drawn as cubes of 1 mm; unknown orientation, drawn as stored"
+        "as evaluation sees it\nunknown spacing, drawn as cubes of 1 mm\nunknown orientation, drawn as stored"
     )
     assert others[0] == "rotation"
 
