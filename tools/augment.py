@@ -25,7 +25,7 @@ from src.data.sample import Sample
 from src.data.synthetic import make_synthetic
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import examples, plot
-from tools.augment_files import draw_file
+from tools.augment_files import SHOWN, draw_file
 
 
 def schema_of(objective: str) -> type[RunConfig]:
@@ -77,7 +77,11 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """The command line.
+
+    Raises:
+        ValueError: flags that do nothing together.
+    """
     parser = argparse.ArgumentParser(prog="python -m tools.augment", description=(__doc__ or "").split("\n")[0])
     config = parser.add_mutually_exclusive_group(required=True)
     config.add_argument("--fname", type=Path, help="YAML file of an experiment that trains: a record of its shards")
@@ -95,13 +99,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="of the record, from its middle; default: 10")
     parser.add_argument("--seed", type=int, default=0, help="of the draws; default: 0")
     parser.add_argument("--title", help="default: key and sampling rate, or the file's name")
-    return parser.parse_args(arguments)
+    words = parser.parse_args(arguments)
+    _refuse_idle(parser, words)
+    return words
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, words: argparse.Namespace) -> None:
+    """A flag that would do nothing is a mistake of the user's."""
+    needs = {"fname": ("key", "leads", "seconds"), "transform": SHOWN.values(), "volume": ("window",)}
+    for flag, others in needs.items():
+        for other in others:
+            if getattr(words, flag) is None and getattr(words, other) != parser.get_default(other):
+                raise ValueError(f"--{other} does something only with --{flag}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw; what a user can cause ends as one sentence and exit code 1."""
-    words = parse(arguments)
     try:
+        words = parse(arguments)
         if words.transform is not None:
             draw_file(words)
         else:

@@ -6,16 +6,22 @@ Of a file (tools/augment.py) or of a sample of shards (tools/inspect_shards.py).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from src.config.load import load_transform
 from src.config.transforms import CTTransformConfig, ImageTransformConfig, TransformConfig, VideoTransformConfig
+from src.data.builders.grid import KEEP, ORIENTATION, Grid, place
+from src.data.builders.images import decode, read_bytes
+from src.data.builders.nifti import read_nifti
+from src.data.builders.records import told
+from src.data.video import Video, survey
 from src.transforms import show_ct, show_image, show_video
 from src.transforms.show_panels import draws, plot
 from src.transforms.video_time import read_clips
@@ -67,7 +73,10 @@ def _video(config: TransformConfig, sample: Mapping[str, Any], seed: int, window
     assert isinstance(config, VideoTransformConfig)
     video, key = sample["videos"][0], sample["key"]
     if missing := [name for name in ("frames", "rate") if video.told.get(name) is None]:
-        raise ValueError(f"sample {key}: its json does not tell the {missing[0]} of its first video: build it anew")
+        raise ValueError(
+            f"sample {key}: nobody knows the {missing[0]} of its first video, a single frame or built by others: take "
+            f"another one"
+        )
     middle = config.clip.model_copy(update={"where": "center", "clips": 1})
     counts_1, rates_1 = np.array([video.told["frames"]]), np.array([video.told["rate"]])
     (clip,) = read_clips([video], counts_1, rates_1, middle, draws(seed, 1), [key])
@@ -79,63 +88,46 @@ def _volume(config: TransformConfig, sample: Mapping[str, Any], seed: int, windo
     return show_ct.examples(config, sample, seed, window)
 
 
-def read_image(path: Path) -> NDArray[Any]:
-    """[H, W] or RGB [H, W, 3] of 8 or 16 bits."""
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None:
-        raise ValueError(f"{path} is no image that OpenCV reads: save it as PNG or JPEG")
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def read_image(path: Path) -> dict[str, Any]:
+    """A sample with an image: [H, W] or RGB [H, W, 3] of 8 or 16 bits."""
+    with _named(path), told(path, "an image"):
+        _, _, image = decode(read_bytes(path))
+    return {"key": path.name, "image": image}
 
 
-class FileVideo:
-    """A video file, read from its beginning; like a video of shards it tells its frames and their rate."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        rate = float(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS))
-        self.told = {"frames": sum(1 for _ in self._read()), "rate": rate}
-        if not self.told["frames"]:
-            raise ValueError(f"{path} is no video that OpenCV reads: save it as mp4")
-
-    def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """RGB [len(indices), H, W, 3] at ascending indices."""
-        wanted = set(indices)
-        found = [frame for index, frame in enumerate(self._read()) if index in wanted]
-        return np.stack([cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in found], dtype=np.uint8)
-
-    def _read(self) -> Any:
-        reader = cv2.VideoCapture(str(self.path))
-        while (read := reader.read())[0]:
-            yield read[1]
+def read_video(path: Path) -> dict[str, Any]:
+    """A sample with one video, all of which was decoded once."""
+    with _named(path):
+        data = path.read_bytes()
+        facts = survey(io.BytesIO(data))
+    return {"key": path.name, "videos": (Video(data, facts._asdict()),)}
 
 
 def read_volume(path: Path) -> dict[str, Any]:
-    """A sample with ct and spacing of a NIfTI file, its axes to superior, posterior and left."""
-    import nibabel
-    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+    """A sample with ct and meta of a NIfTI file, to superior, posterior and left; as stored where it doesn't say."""
+    with _named(path):
+        volume = read_nifti(path)
+        grid = Grid(orientation=ORIENTATION if volume.orientation else KEEP, keep_float=True)
+        found = place(volume, volume.values_CXYZ, grid)
+    meta = {"spacing": found.spacing, "orientation": found.orientation}
+    return {"key": path.name, "ct": found.array_CDHW, "meta": meta}
 
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the builders have against a file, with its path."""
     try:
-        image = nibabel.load(path)
-        stored = np.asarray(image.dataobj, np.float32)  # type: ignore[attr-defined]
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no NIfTI file that can be read ({error})") from None
-    if stored.ndim != 3:
-        raise ValueError(f"{path} has shape {stored.shape}: name a volume of three axes")
-    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(("S", "P", "L")))  # type: ignore[attr-defined]
-    steps = np.linalg.norm(image.affine[:3, :3], axis=0)  # type: ignore[attr-defined]
-    spacing = [0.0] * 3
-    for source, (target, _) in enumerate(turn):
-        spacing[int(target)] = float(steps[source])
-    volume = np.ascontiguousarray(apply_orientation(stored, turn))
-    return {"key": path.name, "ct": volume, "meta": {"spacing": spacing}}
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 READ: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "image": lambda path: {"key": path.name, "image": read_image(path)},
-    "video": lambda path: {"key": path.name, "videos": (FileVideo(path),)},
+    "image": read_image,
+    "video": read_video,
     "ct": read_volume,
 }
-"""A file as the sample that shards would hold of it."""
+"""A file as the sample that shards would hold of it, through their builders' readers."""
 DRAW: dict[str, Callable[[TransformConfig, Mapping[str, Any], int, int], Panels]] = {
     "image": _image,
     "video": _video,

@@ -36,7 +36,8 @@ class CTTransform:
         rotation, scale and translation ask for. All windows of the first channel come first.
 
         Raises:
-            ValueError: a volume is of another kind, or its spacing is not known; its sample is named.
+            ValueError: a volume is of another kind, has other channels than the first, or its spacing is not known; its
+                sample is named.
         """
         assert len(samples) == len(streams)
         config, streams = self.config, streams.fork("ct")
@@ -50,14 +51,14 @@ class CTTransform:
 
     def plain(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
         """The batch [B, K, *size] as evaluation sees it: the middle of each volume in the windows as they are."""
-        volumes, nothing = [checked(sample) for sample in samples], Streams(np.zeros(len(samples), np.uint64))
+        volumes, nothing = alike(samples), Streams(np.zeros(len(samples), np.uint64))
         begin_BX = starts(_shapes(volumes), self.config.size, "center", nothing)
         parts = [part(volume, begin, self.config.size) for volume, begin in zip(volumes, begin_BX, strict=True)]
         return windowed(np.stack(parts), window_bounds(self.config.windows, WindowJitterConfig(), nothing))
 
     def _place(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
         """The part of each body that the model sees, in HU."""
-        config, volumes = self.config, [checked(sample) for sample in samples]
+        config, volumes = self.config, alike(samples)
         begin_BX = starts(_shapes(volumes), config.size, config.crop, streams)
         changed_B, matrix_BXX, shift_BX = maps(config.rotation, config.scale, config.translation, streams)
         hu_BCDHW = np.empty((len(samples), len(volumes[0]), *config.size), np.float32)
@@ -72,6 +73,18 @@ class CTTransform:
 
 def _shapes(volumes: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
     return np.array([volume.shape[1:] for volume in volumes], np.int64).reshape(-1, 3)
+
+
+def alike(samples: Sequence[Mapping[str, Any]]) -> list[NDArray[np.generic]]:
+    """The volumes [C, D, H, W] of a batch, whose C is one."""
+    volumes = [checked(sample) for sample in samples]
+    for sample, volume in zip(samples, volumes, strict=True):
+        if len(volume) != len(volumes[0]):
+            raise ValueError(
+                f"sample {sample['key']}: its ct has {len(volume)} channels, but {samples[0]['key']} of the same batch "
+                f"has {len(volumes[0])}: keep volumes of one number of channels"
+            )
+    return volumes
 
 
 def checked(sample: Mapping[str, Any]) -> NDArray[np.generic]:

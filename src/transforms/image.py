@@ -16,7 +16,7 @@ from src.config.transforms import ImageTransformConfig
 from src.randomness import Streams
 from src.transforms.draws import hit
 from src.transforms.image_color import blur, color_jitter, grayscale, normalized, solarize, unit_interval
-from src.transforms.image_space import Picture, boxes, check_picture, cut, in_channels
+from src.transforms.image_space import boxes, check_picture, cut, in_channels, named
 
 
 class ImageTransform:
@@ -35,10 +35,9 @@ class ImageTransform:
         """
         assert len(samples) == len(streams)
         config, streams = self.config, streams.fork("image")
-        pictures = self._pictures(samples)
-        sizes_B2 = np.array([picture.shape[:2] for picture in pictures], np.int64).reshape(-1, 2)
-        places = boxes(sizes_B2, config.resized_crop, streams)
-        image_BSSC = self._squares(pictures, places)
+        self._check(samples)
+        sizes_B2 = np.array([sample["image"].shape[:2] for sample in samples], np.int64).reshape(-1, 2)
+        image_BSSC = self._squares(samples, boxes(sizes_B2, config.resized_crop, streams))
         for row in hit(streams, "flip_horizontal", config.flip_horizontal.probability):
             image_BSSC[row] = image_BSSC[row, :, ::-1].copy()
         for row in hit(streams, "flip_vertical", config.flip_vertical.probability):
@@ -51,20 +50,19 @@ class ImageTransform:
 
     def plain(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
         """The batch [B, C, S, S] as evaluation sees it: nothing is random, each image shows its middle."""
-        pictures = self._pictures(samples)
-        return normalized(self._squares(pictures, [None] * len(pictures)), self.config.mean, self.config.std)
+        self._check(samples)
+        return normalized(self._squares(samples, [None] * len(samples)), self.config.mean, self.config.std)
 
-    def _pictures(self, samples: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    def _check(self, samples: Sequence[Mapping[str, Any]]) -> None:
         for sample in samples:
             check_picture(sample["key"], "image", sample["image"], "H, W")
-        return [in_channels(sample["image"], self.config.channels) for sample in samples]
 
     def _squares(
-        self, pictures: Sequence[Picture], places: Sequence[tuple[int, int, int, int] | None]
+        self, samples: Sequence[Mapping[str, Any]], places: Sequence[tuple[int, int, int, int] | None]
     ) -> NDArray[np.float32]:
-        config = self.config
-        squares = [
-            cut(picture, place, config.size, config.shorter_side)
-            for picture, place in zip(pictures, places, strict=True)
-        ]
+        config, squares = self.config, []
+        for sample, place in zip(samples, places, strict=True):
+            with named(sample["key"], "image", sample["image"]):
+                picture = in_channels(sample["image"], config.channels)
+                squares.append(cut(picture, place, config.size, config.shorter_side))
         return unit_interval(squares, 2, config.channels)

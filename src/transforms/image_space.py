@@ -6,6 +6,9 @@ A picture is uint8 or uint16, [H, W] (gray) or [H, W, 3]. Boxes are top, left, h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,10 @@ from src.randomness import Streams
 from src.transforms.draws import between, hit
 
 TRIES = 10
+MOST_GROWN = 1 << 22
+"""Pixels that a grown picture may have before its middle is cut out; of a longer one the middle alone is made."""
+SHARPNESS = -0.75
+"""cv2's a of the bicubic kernel."""
 Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -74,9 +81,34 @@ def middle(picture: Picture, side: int, shorter_side: int) -> Picture:
     """The shorter side resized to so many pixels, then the middle square of that side: what evaluation sees."""
     height, width = picture.shape[:2]
     share = shorter_side / min(height, width)
-    whole = resize(picture, max(side, round(height * share)), max(side, round(width * share)))
-    top, left = (whole.shape[0] - side) // 2, (whole.shape[1] - side) // 2
+    rows, columns = max(side, round(height * share)), max(side, round(width * share))
+    if share >= 1 and rows * columns > MOST_GROWN:
+        return grown_middle(picture, side, rows, columns)
+    whole = resize(picture, rows, columns)
+    top, left = (rows - side) // 2, (columns - side) // 2
     return whole[top : top + side, left : left + side]
+
+
+def grown_middle(picture: Picture, side: int, rows: int, columns: int) -> Picture:
+    """The middle of `resize(picture, rows, columns)`, which is no smaller, to a level: out of the pixels it needs."""
+    top_S4, down_S4 = _taps(picture.shape[0], rows, side)
+    left_S4, across_S4 = _taps(picture.shape[1], columns, side)
+    first, last = left_S4.min(), left_S4.max() + 1
+    needed = picture[:, first:last, None] if picture.ndim == 2 else picture[:, first:last]
+    tall = np.einsum("stwc,st->swc", needed[top_S4], down_S4)
+    square = np.einsum("hstc,st->hsc", tall[:, left_S4 - first], across_S4)
+    found: Picture = np.clip(np.rint(square), 0, np.iinfo(picture.dtype).max).astype(picture.dtype)
+    return found[..., 0] if picture.ndim == 2 else found
+
+
+def _taps(length: int, grown: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The four pixels [S, 4] that each of the middle ones of a grown axis is made of, and their weights [S, 4]."""
+    at_S = ((grown - side) // 2 + np.arange(side) + 0.5) * length / grown - 0.5
+    pixels_S4 = np.floor(at_S).astype(np.int64)[:, None] + np.arange(-1, 3)
+    off_S4 = np.abs(at_S[:, None] - pixels_S4)
+    near_S4 = ((SHARPNESS + 2) * off_S4 - (SHARPNESS + 3)) * off_S4**2 + 1
+    far_S4 = SHARPNESS * (((off_S4 - 5) * off_S4 + 8) * off_S4 - 4)
+    return np.clip(pixels_S4, 0, length - 1), np.where(off_S4 <= 1, near_S4, far_S4)
 
 
 def resize(picture: Picture, height: int, width: int) -> Picture:
@@ -94,6 +126,17 @@ def in_channels(picture: Picture, channels: int) -> Picture:
     if channels == 1 and picture.ndim == 3:
         return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
     return picture
+
+
+@contextmanager
+def named(key: str, what: str, picture: Picture) -> Iterator[None]:
+    """What OpenCV refuses inside, as a ValueError that names the sample."""
+    try:
+        yield
+    except cv2.error as error:
+        raise ValueError(
+            f"sample {key}: OpenCV refuses its {what} of shape {picture.shape} ({error.err}): leave it out"
+        ) from error
 
 
 def check_picture(key: str, what: str, picture: Picture, axes: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.transforms import CTTransformConfig
+from src.report import planes as body
 from src.transforms.ct import CTTransform, spacing_of
 from src.transforms.show_panels import alone, augmentations, beside, draws
 
@@ -25,34 +26,42 @@ OTHER_SIDE = ("flip_depth", "flip_height", "flip_width")
 def examples(
     config: CTTransformConfig, sample: Mapping[str, Any], seed: int, window: int = 0
 ) -> dict[str, NDArray[np.float32]]:
-    """Panels [H, W, 3]: the planes D, H and W through the middle, before, after each augmentation alone, and of all.
+    """Panels [H, W, 3]: three planes through the middle, before, after each augmentation alone, and of all.
 
-    Pixels are as large as the finest spacing; D grows upwards, as in a volume whose D runs to superior. `window` is
-    the number of the window that is shown.
+    They are axial, coronal and sagittal where meta tells the orientation, whatever it is; else as stored. Pixels are as
+    large as the finest spacing, or those of a cube where nobody knows it. `window` is the number of the one shown.
     """
-    spacing, streams = spacing_of(sample), draws(seed, 1)
-    run = CTTransform(config)
-    panels = {"as evaluation sees it": planes(run.plain([sample])[0, window], spacing)}
+    run, streams, orientation, notes = CTTransform(config), draws(seed, 1), sample["meta"].get("orientation"), []
+    try:
+        spacing = spacing_of(sample)
+    except ValueError:
+        spacing = np.ones(3)
+        sample = {**sample, "meta": {**sample["meta"], "spacing": spacing}}
+        notes.append("unknown spacing, drawn as cubes of 1 mm")
+    if orientation is None:
+        notes.append("unknown orientation, drawn as stored")
+
+    def planes_of(values_KDHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        return planes(values_KDHW[window], spacing, orientation)
+
+    panels = {"\n".join(["as evaluation sees it", *notes]): planes_of(run.plain([sample])[0])}
     middle = config.model_copy(update={"crop": "center"})
     for name in AUGMENTATIONS:
-        found = CTTransform(alone(middle, AUGMENTATIONS, name))([sample], streams)[0, window]
-        panels[f"{name} (another side)" if name in OTHER_SIDE else name] = planes(found, spacing)
-    panels["all of the config, with their probabilities"] = planes(run([sample], streams)[0, window], spacing)
+        found = planes_of(CTTransform(alone(middle, AUGMENTATIONS, name))([sample], streams)[0])
+        panels[f"{name} (another side)" if name in OTHER_SIDE else name] = found
+    panels["all of the config, with their probabilities"] = planes_of(run([sample], streams)[0])
     return panels
 
 
-def planes(values_DHW: NDArray[np.float32], spacing_X: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The three planes through the middle side by side, millimetres true to each other."""
-    middle = [side // 2 for side in values_DHW.shape]
-    shown = [
-        (values_DHW[middle[0]], (1, 2)),
-        (values_DHW[::-1, middle[1]], (0, 2)),
-        (values_DHW[::-1, :, middle[2]], (0, 1)),
-    ]
-    finest = spacing_X.min()
-    pictures = []
-    for plane, (down, across) in shown:
-        size = [max(1, round(plane.shape[n] * spacing_X[axis] / finest)) for n, axis in enumerate((down, across))]
-        resized = cv2.resize(np.ascontiguousarray(plane), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+def planes(
+    values_DHW: NDArray[np.float32], spacing_X: NDArray[np.float64], orientation: str | None
+) -> NDArray[np.float32]:
+    """The three planes of report/planes.py side by side, millimetres true to each other."""
+    depth, height, width = spacing_X.tolist()
+    finest, pictures = spacing_X.min(), []
+    for plane in body.planes(values_DHW, (depth, height, width), orientation):
+        down, across = (max(1, round(length / finest)) for length in plane.size)
+        stored = np.ascontiguousarray(plane.hounsfield)
+        resized = cv2.resize(stored, (across, down), interpolation=cv2.INTER_NEAREST)
         pictures.append(np.asarray(resized, np.float32)[..., None])
     return beside(pictures)

@@ -17,7 +17,7 @@ from src.config.transforms import VideoTransformConfig
 from src.randomness import Streams
 from src.transforms.draws import hit
 from src.transforms.image_color import normalized, unit_interval
-from src.transforms.image_space import boxes, check_picture, cut, in_channels
+from src.transforms.image_space import boxes, check_picture, cut, in_channels, named
 from src.transforms.randaugment import randaugment
 from src.transforms.video_values import (
     add_noise,
@@ -45,9 +45,9 @@ class VideoTransform:
         """
         assert len(samples) == len(streams)
         config, streams = self.config, streams.fork("video")
-        clips = self._clips(samples)
-        sizes_B2 = np.array([clip.shape[1:3] for clip in clips], np.int64).reshape(-1, 2)
-        squares = self._squares(clips, boxes(sizes_B2, config.resized_crop, streams))
+        self._check(samples)
+        sizes_B2 = np.array([sample["video"].shape[1:3] for sample in samples], np.int64).reshape(-1, 2)
+        squares = self._squares(samples, boxes(sizes_B2, config.resized_crop, streams))
         for row in hit(streams, "flip_horizontal", config.flip_horizontal.probability):
             squares[row] = np.ascontiguousarray(squares[row][:, :, ::-1])
         for row in hit(streams, "flip_vertical", config.flip_vertical.probability):
@@ -64,10 +64,11 @@ class VideoTransform:
 
     def plain(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
         """The batch [B, C, T, S, S] as evaluation sees it: nothing is random, each frame shows its middle."""
-        squares = self._squares(self._clips(samples), [None] * len(samples))
+        self._check(samples)
+        squares = self._squares(samples, [None] * len(samples))
         return normalized(unit_interval(squares, 3, self.config.channels), self.config.mean, self.config.std)
 
-    def _clips(self, samples: Sequence[Mapping[str, Any]]) -> list[NDArray[np.uint8]]:
+    def _check(self, samples: Sequence[Mapping[str, Any]]) -> None:
         for sample in samples:
             if sample["video"].dtype != np.uint8:
                 raise ValueError(f"sample {sample['key']}: its video is {sample['video'].dtype}: give uint8")
@@ -77,15 +78,16 @@ class VideoTransform:
                     f"sample {sample['key']}: its clip has {len(sample['video'])} frames, but clip.frames is "
                     f"{self.config.clip.frames}: take them with read_clips of src/transforms/video_time.py"
                 )
-        return [sample["video"] for sample in samples]
 
     def _squares(
-        self, clips: Sequence[NDArray[np.uint8]], places: Sequence[tuple[int, int, int, int] | None]
+        self, samples: Sequence[Mapping[str, Any]], places: Sequence[tuple[int, int, int, int] | None]
     ) -> list[NDArray[np.uint8]]:
         """Clips [T, S, S, 1] of gray frames and, unless the model's input is gray, [T, S, S, 3] of coloured ones."""
         config, found = self.config, []
-        for clip, place in zip(clips, places, strict=True):
-            frames = [in_channels(frame, config.channels) for frame in clip]
-            square = np.stack([cut(frame, place, config.size, config.shorter_side) for frame in frames], dtype=np.uint8)
+        for sample, place in zip(samples, places, strict=True):
+            with named(sample["key"], "video", sample["video"]):
+                frames = [in_channels(frame, config.channels) for frame in sample["video"]]
+                squares = [cut(frame, place, config.size, config.shorter_side) for frame in frames]
+            square = np.stack(squares, dtype=np.uint8)
             found.append(square if square.ndim == 4 else square[..., None])
         return found

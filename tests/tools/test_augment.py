@@ -36,6 +36,8 @@ def test_leads_that_have_no_vectorcardiogram_have_a_picture_all_the_same(tmp_pat
     ("words", "message"),
     [
         (["--key", "nobody"], "error: --key: "),
+        (["--image", "x.png"], "error: --image does something only with --transform"),
+        (["--window", "1"], "error: --window does something only with --volume"),
         (["--leads", "X"], "error: --leads: X is not in data.leads (I, II"),
         (["--seconds", "0"], "error: --seconds"),
         (["--set", "data.transform.noise.std=-1"], "error: --set data.transform.noise.std=-1"),

@@ -230,3 +230,14 @@ def test_volumes_of_a_few_voxels_are_no_trouble(size: tuple[int, int, int]) -> N
 def test_a_strength_that_makes_no_sense_is_refused_by_name(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         CTTransformConfig.model_validate({"modality": "ct", **settings})
+
+
+@pytest.mark.parametrize("channels", [(2, 1), (1, 2)])
+def test_volumes_of_other_channels_than_the_first_are_refused(channels: tuple[int, int]) -> None:
+    samples = [
+        {"key": f"k{row}", "ct": np.zeros((count, 4, 4, 4), np.int16), "meta": {}} for row, count in enumerate(channels)
+    ]
+    told = f"sample k1: its ct has {channels[1]} channels, but k0 of the same batch has {channels[0]}"
+    for run in (lambda: transform_of()(samples, streams_of(2)), lambda: transform_of().plain(samples)):
+        with pytest.raises(ValueError, match=told):
+            run()

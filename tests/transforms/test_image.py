@@ -222,3 +222,11 @@ def test_colours_of_one_channel_are_refused(key: str) -> None:
     section, name = key.split(".")
     with pytest.raises(ValidationError, match=f"{key} changes nothing where channels is 1"):
         ImageTransformConfig.model_validate({**one, section: {**({} if section == "grayscale" else gray), name: 0.3}})
+
+
+def test_what_opencv_refuses_is_told_by_its_sample() -> None:
+    """More columns than it counts; nothing is ever written there, so that they take no memory."""
+    with pytest.raises(ValueError, match=r"sample k: OpenCV refuses its image of shape \(2, 2147483648\)"):
+        transform_of(size=1, channels=1, mean=(0.5,), std=(0.2,)).plain(
+            [{"key": "k", "image": np.zeros((2, 1 << 31), np.uint8)}]
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
 
 from src.config.transforms import AreaCropConfig
-from src.transforms.image_space import boxes, crop_boxes, cut, largest, middle, resize
+from src.transforms.image_space import boxes, crop_boxes, cut, grown_middle, largest, middle, resize
 from tests.transforms.batches import streams_of
 from tests.transforms.pictures import SIZES, picture
 
@@ -138,3 +140,29 @@ def test_a_square_of_the_models_size_stays_as_it_is() -> None:
     np.testing.assert_array_equal(cut(whole, None, 64, None), whole)
     np.testing.assert_array_equal(cut(whole, (0, 0, 64, 64), 64, None), whole)
     np.testing.assert_array_equal(middle(picture(64, 90), 64, 64), picture(64, 90)[:, 13:77])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("height", "width", "shorter"), [(1, 9, 16), (7, 100, 19), (33, 20, 40), (16, 51, 16)])
+def test_a_grown_middle_is_that_of_the_whole(height: int, width: int, shorter: int, kind: type, channels: int) -> None:
+    """Of noise, in which a tenth of a pixel shows: to the level that OpenCV's own arithmetic of 8 bits leaves open."""
+    noise = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (height, width, channels), kind, endpoint=True)
+    noise = noise[..., 0] if channels == 1 else noise
+    share = shorter / min(height, width)
+    rows, columns = round(height * share), round(width * share)
+    top, left = (rows - 16) // 2, (columns - 16) // 2
+    wanted = resize(noise, rows, columns)[top : top + 16, left : left + 16]
+    got = grown_middle(noise, 16, rows, columns)
+    assert got.dtype == kind and got.shape == wanted.shape
+    assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+def test_the_middle_of_a_thread_takes_the_memory_of_the_middle() -> None:
+    """One row of 60,000 pixels, which as a whole would be of 224 x 13,440,000."""
+    thread = np.tile(np.arange(60_000) // 235, (3, 1)).T[None].astype(np.uint8)
+    tracemalloc.start()
+    got = middle(thread, 224, 224)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 26 and got.shape == (224, 224, 3) and (got == thread[0, 30_000]).all()

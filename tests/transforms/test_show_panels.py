@@ -93,8 +93,9 @@ def test_each_augmentation_has_a_panel_that_differs_from_before(tmp_path: Path) 
     }
     for modality, panels in found.items():
         names = SHOW[modality].AUGMENTATIONS
-        assert list(panels)[0] == "as evaluation sees it" and len(panels) == len(names) + 2
-        before = panels["as evaluation sees it"]
+        first = "as evaluation sees it" + "\nunknown orientation, drawn as stored" * (modality == "ct")
+        assert list(panels)[0] == first and len(panels) == len(names) + 2
+        before = panels[first]
         for title, panel in list(panels.items())[1:-1]:
             assert panel.ndim == 3 and panel.shape == before.shape and panel.dtype == np.float32
             assert not np.array_equal(panel, before), title
@@ -106,10 +107,42 @@ def test_planes_are_true_in_millimetres_and_the_head_is_up() -> None:
     """Voxels of 3 x 1 x 1 mm: 4 of them along D are as long as 12 along H."""
     volume = np.zeros((4, 12, 10), np.float32)
     volume[3] = 1.0
-    got = show_ct.planes(volume, np.array([3.0, 1.0, 1.0]))
+    got = show_ct.planes(volume, np.array([3.0, 1.0, 1.0]), "SPL")
     assert got.shape == (12, 10 + GAP + 10 + GAP + 12, 3)
     coronal = got[:, 10 + GAP : 20 + GAP, 0]
     assert (coronal[:3] == 1).all() and (coronal[3:] == 0).all()
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPI", "ASR"])
+def test_however_a_volume_is_stored_its_planes_are_those_of_a_radiologist(orientation: str) -> None:
+    """Odd sides, whose middle is one voxel from either end."""
+    patient, opposite = (
+        np.random.default_rng(0).random((5, 7, 9), np.float32),
+        dict(zip("SIPALR", "ISAPRL", strict=True)),
+    )
+    order = [next(axis for axis, end in enumerate("SPL") if letter in (end, opposite[end])) for letter in orientation]
+    stored = patient.transpose(order)
+    stored = np.flip(stored, [axis for axis, letter in enumerate(orientation) if letter not in "SPL"])
+    spacing = np.array([3.0, 2.0, 1.0])
+    got = show_ct.planes(stored, spacing[order], orientation)
+    np.testing.assert_array_equal(got, show_ct.planes(patient, spacing, "SPL"))
+    config = CTTransformConfig(modality="ct", size=stored.shape)
+    meta = {"spacing": tuple(spacing[order]), "orientation": orientation}
+    sample = {"key": "k", "ct": stored * 1000 - 500, "meta": meta}
+    upright = {"key": "k", "ct": patient * 1000 - 500, "meta": {"spacing": tuple(spacing), "orientation": "SPL"}}
+    shown = show_ct.examples(config, sample, 0)["as evaluation sees it"]
+    wanted = show_ct.examples(config.model_copy(update={"size": patient.shape}), upright, 0)["as evaluation sees it"]
+    np.testing.assert_array_equal(shown, wanted)
+
+
+@pytest.mark.parametrize("meta", [{}, {"spacing": None}, {"spacing": (1.0, 0.0, 1.0)}])
+def test_a_volume_of_unknown_spacing_and_orientation_is_drawn_and_says_so(meta: dict) -> None:
+    sample = {**volume_samples(1)[0], "meta": meta}
+    first, *others = show_ct.examples(CTTransformConfig(modality="ct", size=(8, 16, 12)), sample, 0)
+    assert first == (
+        "as evaluation sees it\nunknown spacing, drawn as cubes of 1 mm\nunknown orientation, drawn as stored"
+    )
+    assert others[0] == "rotation"
 
 
 def test_the_same_seed_gives_the_same_panels_and_another_others() -> None:
