@@ -169,8 +169,16 @@ def _sums(file: BinaryIO) -> list[int]:
 
 
 def _sum(frame: VideoFrame) -> int:
-    """Of the RGB that readers see, so that what is said of its colours counts too."""
-    return zlib.crc32(np.ascontiguousarray(rgb(frame)).data)
+    """Of its values and of how they are meant; of its RGB where values do not lie in a plane for each colour."""
+    parts, planes = frame.format.components, list[Any](frame.planes)
+    if len(parts) != len(planes) or any(plane.line_size <= 0 for plane in planes):
+        return zlib.crc32(np.ascontiguousarray(rgb(frame)).data)
+    sum_ = zlib.crc32(repr((frame.format.name, frame.colorspace, frame.color_range, size_of(frame))).encode())
+    for plane in planes:
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        used = plane.width * -(-parts[0].bits // 8)
+        sum_ = zlib.crc32(np.ascontiguousarray(rows[: plane.height, :used]).data, sum_)
+    return sum_
 
 
 def _told(facts: Facts) -> dict[str, Any]:
