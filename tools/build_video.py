@@ -35,6 +35,8 @@ ONLY_FOR = {
     **dict.fromkeys(("--study-column", "--keep-ids"), ("table",)),
     **dict.fromkeys(("--patient-folders", "--study-folders"), ("folder",)),
 }
+SIDES, HIGHEST_RATE = (2, 8192), 1000.0
+"""What a side may become, and Hz."""
 CHANGES = ("--size", "--shorter-side", "--rate", "--gray", "--lossless")
 """What a video that is passed through can't be."""
 
@@ -87,6 +89,14 @@ def _encoding(arguments: argparse.Namespace) -> Encoding:
     best, worst, _ = QUALITIES[arguments.codec]
     if arguments.quality is not None and not best <= arguments.quality <= worst:
         raise ValueError(f"--quality {arguments.quality} of {arguments.codec} must be {best} (best) to {worst}")
+    for side in (*(arguments.size or ()), *([arguments.shorter_side] if arguments.shorter_side else ())):
+        if not SIDES[0] <= side <= SIDES[1]:
+            raise ValueError(
+                f"a side of {side} pixels can't be written: --size and --shorter-side take 2 to {SIDES[1]}"
+            )
+    for flag, rate in (("--rate", arguments.rate), ("--assume-rate", arguments.assume_rate)):
+        if rate is not None and rate > HIGHEST_RATE:
+            raise ValueError(f"{flag} {rate:g} is above {HIGHEST_RATE:,.0f} Hz: give the frames of a second")
     return Encoding(
         codec=arguments.codec,
         quality=arguments.quality,

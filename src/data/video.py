@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -112,8 +112,10 @@ class Video:
             return Facts(len(packets), mean_rate(times), stream.height, stream.width, stream.codec_context.name)
 
 
-def survey(file: BinaryIO, strict: bool = False) -> Facts:
+def survey(file: BinaryIO, strict: bool = False, seen: Callable[[VideoFrame], None] | None = None) -> Facts:
     """What a video is; every frame is decoded. `strict` raises for damage that a decoder would paint over.
+
+    `seen` is handed each frame.
 
     Raises:
         ValueError: it can't be decoded, holds no frame, changes its size, or has too many pixels.
@@ -128,6 +130,8 @@ def survey(file: BinaryIO, strict: bool = False) -> Facts:
             refuse_too_many(len(sizes), *sizes[0])
             if frame.time is not None:
                 times.append(frame.time)
+            if seen is not None:
+                seen(frame)
         codec = stream.codec_context.name
     if not sizes:
         raise ValueError("it holds no frames")

@@ -200,6 +200,35 @@ def test_folders_of_studies_are_in_the_order_of_their_numbers(tmp_path, capsys):
         }
 
 
+def test_a_systems_own_files_and_folders_called_as_videos_are_no_videos(tmp_path, capsys):
+    for name in ("anna/echo/a.mp4", "bert/echo/a.mp4", "__MACOSX/bert/a.mp4", "bert/.trash/a.mp4"):
+        videos.write(tmp_path / "in" / name)
+    (tmp_path / "in" / "anna" / "echo" / "._a.mp4").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(100))
+    (tmp_path / "in" / "bert" / "echo" / "b.mp4").mkdir()
+    flags = ("--study-folders", "--patient-folders", "--workers", "1", "--output", tmp_path / "out")
+    code, _, err = build(capsys, "video", "--input", tmp_path / "in", *flags)
+    assert code == 0 and rejected(tmp_path / "out") == {}, err
+    assert [len(sample["videos"]) for sample in samples(tmp_path / "out")] == [1, 1]
+
+
+def test_a_video_that_no_encoder_takes_does_not_end_the_build(tmp_path, capsys):
+    videos.write(tmp_path / "in" / "a.mkv", np.zeros((3, 4, 20000, 3), np.uint8), codec="ffv1")
+    videos.write(tmp_path / "in" / "b.mp4")
+    code, _, err = build(capsys, "video", "--input", tmp_path / "in", *NO_ONE, "--output", tmp_path / "out")
+    assert code == 0 and list(rejected(tmp_path / "out")) == ["a.mkv"], err
+
+
+def test_what_can_not_be_blanked_is_rejected(tmp_path, capsys):
+    from tests.data.test_dicom import Sequence, ultrasound_region
+
+    regions = Sequence([ultrasound_region(10, 4, 29, 53)])
+    dicoms.write_native(tmp_path / "in" / "a.dcm", videos.frames_of(), SequenceOfUltrasoundRegions=regions)
+    videos.write(tmp_path / "in" / "b.mp4")
+    flags = ("--blank-outside", "--pass-through", "--output", tmp_path / "out")
+    code, _, err = build(capsys, "video", "--input", tmp_path / "in", *NO_ONE, *flags)
+    assert code == 0 and list(rejected(tmp_path / "out")) == ["b.mp4"], err
+
+
 PERSON = {
     "PatientName": "Quagmire^Zebedee",
     "PatientID": "MRN-0815",
@@ -308,7 +337,7 @@ def test_bad_files_are_told_one_by_one(tmp_path, capsys):
     code, _, err = build(capsys, "video", "--input", tmp_path / "in", *NO_ONE, "--output", tmp_path / "out")
     assert code == 0, err
     told = rejected(tmp_path / "out")
-    assert set(told) == {*BAD, "short.mp4", "locked.mp4", "pipe.mp4"} - {"none.mp4"}
+    assert set(told) == {*BAD, "short.mp4", "locked.mp4", "pipe.mp4"} - {"none.mp4", "folder.mp4"}
     assert "fewer than 2" in told["short.mp4"] and "pipe" in told["pipe.mp4"]
     assert all(reason and "\n" not in reason for reason in told.values())
     assert len(samples(tmp_path / "out")) == 1
@@ -367,6 +396,11 @@ FLAGS = [
     (("--quality", "77"), "must be 0 (best) to 51"),
     (("--codec", "mjpeg", "--quality", "1"), "must be 2 (best) to 31"),
     (("--study-folders",), "--study-folders does nothing for videos that a --table lists"),
+    (("--size", "20000", "20000"), "a side of 20000 pixels"),
+    (("--size", "1", "1", "--codec", "ffv1"), "a side of 1 pixels"),
+    (("--shorter-side", "1"), "a side of 1 pixels"),
+    (("--rate", "200000"), "--rate 200000 is above 1,000 Hz"),
+    (("--assume-rate", "1001"), "--assume-rate 1001 is above"),
     (("--size", "3", "4", "--shorter-side", "3"), "not allowed with"),
     (("--fractions", "train=1"), "--fractions splits by itself"),
 ]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 
 import numpy as np
 import pydicom
@@ -14,12 +15,18 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from src.data.builders.about import About
 from src.data.builders.dicom import about_dicom, burned_in, meta_of, open_dicom, rate_of, regions_of, times_of
-from src.data.builders.dicom_pixels import all_bits, blank_outside, open_frames, pixels, stored_slice
+from src.data.builders.dicom_pixels import all_bits, blank_outside, open_frames, stored_slice
 from tests.data import dicoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(Invalid value for VR|exceeds the)")  # of what these tests write
 GRAY, COLOUR = dicoms.moving(), dicoms.moving(channels=3)
 TWELVE = dicoms.moving(top=4095, dtype=np.uint16)
+
+
+def pixels(path):
+    """All frames, and their mean rate in Hz."""
+    frames = open_frames(path)
+    return np.stack(list(frames)), (frames.frames - 1) / frames.times_T[-1]
 
 
 @pytest.mark.parametrize("values", [GRAY, COLOUR], ids=["gray", "rgb"])
@@ -174,6 +181,9 @@ def test_planes_become_pixels(tmp_path):
         ({"FrameTime": None, "FrameTimeVector": [0, 20, -60]}, None),
         ({"FrameTime": None}, None),
         ({"FrameTime": -5}, None),
+        ({"FrameTime": 0.0333}, None),
+        ({"FrameTime": 0.02, "CineRate": 50}, [0, 0.02, 0.04]),
+        ({"FrameTime": None, "FrameTimeVector": [0, 0.02, 0.02]}, None),
     ],
 )
 def test_times_are_those_that_the_header_states(tmp_path, header, times):
@@ -299,6 +309,15 @@ def cut_inside(path):
     return dicoms.save(path, dicoms.dataset_of(GRAY), frames, "1.2.840.10008.1.2.4.50")
 
 
+def other_size_told_falsely(path):
+    """So, with the size of the header in a comment that looks like the beginning of JPEG 2000."""
+    siz = b"\xff\x4f\xff\x51" + struct.pack(">HH4I", 47, 0, COLOUR.shape[2], COLOUR.shape[1], 0, 0) + bytes(16)
+    large = dicoms.jpeg(np.zeros((1000, 1200, 3), np.uint8))
+    large = large[:2] + b"\xff\xfe" + struct.pack(">H", len(siz) + 2) + siz + large[2:]
+    dataset = dicoms.dataset_of(COLOUR, interpretation="YBR_FULL")
+    return dicoms.save(path, dataset, [large] * len(COLOUR), "1.2.840.10008.1.2.4.50")
+
+
 BAD = {
     "cut in the scans of a JPEG": (cut_inside, "its scans are cut off or damaged"),
     "no DICOM": (lambda path: path.write_bytes(b"\0" * 500), "no DICOM file"),
@@ -312,6 +331,7 @@ BAD = {
     "absurd size": (lambda path: dicoms.write_native(path, GRAY, Rows=65535, Columns=65535), "may unpack to"),
     "absurd number": (lambda path: dicoms.write_native(path, GRAY, NumberOfFrames=2**31 - 1), "may unpack to"),
     "another size inside": (other_size, "compressed as 1000 x 1200"),
+    "another size behind a false one": (other_size_told_falsely, "compressed as 1000 x 1200"),
     "float": (lambda path: dicoms.write_native(path, GRAY, BitsAllocated=64), "64 bits"),
     "CMYK": (lambda path: dicoms.write_native(path, GRAY, interpretation="CMYK"), "CMYK is not read"),
 }

@@ -98,6 +98,76 @@ def test_luminance_alone_is_that_of_opencv(tmp_path):
     assert np.abs(frames[..., 0].astype(int) - reference).mean() < 1.5
 
 
+@pytest.mark.parametrize("codec", ["h264", "mjpeg", "ffv1"])
+@pytest.mark.parametrize("source", ["mjpeg", "h264", "rgb"])
+def test_luminance_alone_has_no_colour_in_any_codec(tmp_path, codec, source):
+    if source == "rgb":
+        path = dicoms.write_native(tmp_path / "a.dcm", FRAMES)
+        reference = FRAMES
+    else:
+        path = videos.write_avi(tmp_path / "a.avi") if source == "mjpeg" else videos.write(tmp_path / "a.mp4")
+        reference = videos.by_opencv(path)
+    for settings in ({}, {"size": (30, 70)}):
+        frames, _, _ = encoded(path, codec=codec, gray=True, **settings)
+        assert np.ptp(frames.astype(int), axis=-1).max() == 0
+    frames, _, _ = encoded(path, codec=codec, gray=True)
+    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in reference])
+    assert np.abs(frames[..., 0].astype(int) - gray).mean() < 2
+
+
+@pytest.mark.parametrize("range_", [1, 2])
+@pytest.mark.parametrize("matrix", [1, 5, 6, 9])
+def test_what_is_said_of_colours_stays_with_them(tmp_path, matrix, range_):
+    """BT.709, BT.601 and BT.2020, in 16 to 235 and 0 to 255."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, range_
+        for values in FRAMES[:3]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, "rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    reference = Video(path.read_bytes(), {}).frames()
+    for settings in ({"codec": "ffv1"}, {"lossless": True}, {"codec": "mjpeg", "quality": 2}):
+        data, told = encode(Reading().pictures(path), Encoding(**settings))
+        difference = np.abs(Video(data, told).frames().astype(int) - reference)
+        assert difference.max() == 0 if "quality" not in settings else difference.mean() < 2.5, settings
+
+
+DEEP = {"gray16": ("ffv1", "gray16le"), "10 bits": ("ffv1", "yuv420p10le"), "alpha": ("ffv1", "yuva420p")}
+
+
+@pytest.mark.parametrize("settings", [{"lossless": True}, {"codec": "ffv1"}])
+@pytest.mark.parametrize("name", DEEP)
+def test_what_has_more_than_8_bits_is_not_taken_for_exact(tmp_path, name, settings):
+    codec, pixels = DEEP[name]
+    path = videos.write(tmp_path / "a.mkv", FRAMES, codec=codec, pixels=pixels)
+    with pytest.raises(ValueError, match="can't be kept exactly"):
+        encode(Reading().pictures(path), Encoding(**settings))
+    assert encode(Reading().pictures(path), Encoding())[1]["frames"] == 20
+
+
+def test_what_an_encoder_refuses_is_a_sentence(tmp_path):
+    """x264 goes up to 16384 a side; its error is no ValueError."""
+    path = videos.write(tmp_path / "a.mkv", np.zeros((3, 4, 20000, 3), np.uint8), codec="ffv1")
+    with pytest.raises(ValueError, match="can't be encoded as h264"):
+        encode(Reading().pictures(path), Encoding())
+
+
+def test_a_gap_is_not_filled_with_millions_of_frames(tmp_path):
+    path = videos.write(tmp_path / "a.mkv", FRAMES[:4], codec="ffv1", times=[0, 1, 2, 1_000_000])
+    with pytest.raises(ValueError, match="its frames 2 and 3 are 999,998 s apart"):
+        encode(Reading().pictures(path), Encoding(rate=30))
+
+
+def test_the_bound_on_all_pixels_holds_for_what_is_written(tmp_path, monkeypatch):
+    path = videos.write(tmp_path / "a.mkv", FRAMES[:4], codec="ffv1", times=[0, 1, 2, 19])
+    monkeypatch.setattr("src.data.video.MOST_PIXELS_IN_ALL", 100 * 48 * 64)
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        encode(Reading().pictures(path), Encoding(rate=30))
+    assert encode(Reading().pictures(path), Encoding())[1]["frames"] == 4
+
+
 SIZES = [
     ({"size": (32, 32)}, (32, 32)),
     ({"size": (32, 32), "fit": "crop"}, (32, 32)),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from src.data.builders.video_read import Contained, Reading, about_video
+from src.data.builders.video_remux import remux
 from src.data.video import rgb, survey
 from tests.data import dicoms, videos
 
@@ -156,6 +157,44 @@ def test_outside_of_a_scan_is_black(tmp_path):
     assert np.array_equal(frames[:, 10:30, 4:54], FRAMES[:, 10:30, 4:54])
     frames[:, 10:30, 4:54] = 0
     assert frames.max() == 0
+
+
+@pytest.mark.parametrize(
+    "corners", [(30, 4, 10, 53), (10, 70, 29, 90), (60, 4, 90, 53), (10, 4, 49, 53), (0, 0, 30, 65)]
+)
+def test_regions_of_another_picture_are_refused(tmp_path, corners):
+    """Turned over, or beyond the 48 x 64 of a frame: all would be black, or nothing."""
+    from tests.data.test_dicom import Sequence, ultrasound_region
+
+    regions = Sequence([ultrasound_region(0, 0, 9, 9), ultrasound_region(*corners)])
+    path = dicoms.write_native(tmp_path / "b.dcm", FRAMES, SequenceOfUltrasoundRegions=regions)
+    with pytest.raises(ValueError, match="its header names a region from"):
+        read(path, blank_outside=True)
+    assert np.array_equal(read(path)[1], FRAMES)
+
+
+def test_nothing_can_be_blanked_where_no_header_names_regions(tmp_path):
+    for path in (videos.write(tmp_path / "a.mp4"), videos.write_gif(tmp_path / "a.gif")):
+        with pytest.raises(ValueError, match="it is no DICOM file"):
+            read(path, blank_outside=True)
+
+
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0.6, 0.8, -0.8, 0.6)])
+def test_a_mirrored_video_is_refused(tmp_path, matrix):
+    path = videos.with_matrix(videos.write(tmp_path / "a.mp4"), *matrix)
+    with pytest.raises(ValueError, match="mirrored, or turned by no quarter"):
+        read(path)
+    with pytest.raises(ValueError, match="mirrored, or turned by no quarter"):
+        remux(lambda: path.open("rb"))
+
+
+def test_a_large_stream_in_dicom_is_refused_before_it_is_read(tmp_path):
+    dataset = dicoms.dataset_of(FRAMES, interpretation="YBR_PARTIAL_420")
+    path = dicoms.save(tmp_path / "a.dcm", dataset, [b"12"], "1.2.840.10008.1.2.4.102")
+    with path.open("r+b") as file:
+        file.truncate((1 << 30) + 2)  # a hole that takes no room
+    with pytest.raises(ValueError, match="more than the 1,073,741,824 bytes"):
+        read(path)
 
 
 def cut(path, share):

@@ -1,6 +1,7 @@
 """What is passed through: the same pictures, and nothing else of the file."""
 
 import io
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ from src.data.builders.video_read import Reading
 from src.data.builders.video_remux import NotPassed, remux, without_comments, without_user_data
 from src.data.video import Video
 from tests.data import videos
+from tests.data.dicoms import jpeg
 from tests.data.test_video_read import cut_between, moov_first, with_sound_and_cover
 
 SECRETS = (b"Zebedee", b"Quagmire", b"19411207", b"MRN-0815", b"Ward-Nine")
@@ -79,6 +81,28 @@ def copied(source, path):
     return path
 
 
+def motion_jpeg(change, **settings):
+    """An AVI of Pillow's JPEGs, each changed."""
+
+    def make(path):
+        with av.open(str(path), "w", format="avi") as written:
+            stream = written.add_stream("mjpeg", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+            for number, values in enumerate(videos.frames_of()):
+                packet = av.Packet(change(jpeg(values, **settings)))
+                packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+                packet.is_keyframe = True
+                written.mux(packet)
+        return path
+
+    return make
+
+
+def before_last_scan(data):
+    place = data.rindex(b"\xff\xda")
+    return data[:place] + segment(b"\xfe", ALL) + data[place:]
+
+
 def in_mpeg(codec):
     """User data before the first picture, and before the second."""
 
@@ -96,11 +120,14 @@ def in_mpeg(codec):
 FORMS = {"mpeg2video": "mpeg2video", "mpeg1video": "mpeg1video", "mpeg4": "m4v"}
 
 
+def segment(marker, words):
+    return b"\xff" + marker + (len(words) + 2).to_bytes(2, "big") + words
+
+
 def in_jpeg(path):
     """A comment, Exif and an application's own segment in every frame."""
     planted = b"".join(
-        b"\xff" + marker + (len(words) + 2).to_bytes(2, "big") + words
-        for marker, words in ((b"\xfe", ALL), (b"\xe1", b"Exif\0\0" + ALL), (b"\xed", ALL))
+        segment(marker, words) for marker, words in ((b"\xfe", ALL), (b"\xe1", b"Exif\0\0" + ALL), (b"\xed", ALL))
     )
     with av.open(str(path), "w") as written:
         stream = written.add_stream("mjpeg", rate=25)
@@ -122,6 +149,10 @@ PLANTED = {
     "mpeg1.m1v": in_mpeg("mpeg1video"),
     "mpeg4.m4v": in_mpeg("mpeg4"),
     "mjpeg.mov": in_jpeg,
+    "before_end.avi": motion_jpeg(lambda data: data[:-2] + segment(b"\xfe", ALL) + data[-2:]),
+    "behind_end.avi": motion_jpeg(lambda data: data + ALL),
+    "second_picture.avi": motion_jpeg(lambda data: data + data[:2] + segment(b"\xfe", ALL) + data[2:]),
+    "between_scans.avi": motion_jpeg(before_last_scan, progressive=True),
 }
 
 
@@ -171,6 +202,22 @@ def test_what_has_no_such_mp4_is_not_passed(tmp_path, name):
     assert len(list(Reading().pictures(path))) == 12, "but read"
 
 
+@pytest.mark.parametrize("words", [b"Metasoft MJPEG Codec\0", b"Intel(R) JPEG Library, version 1.5\0", b"CS=ITU601\0"])
+def test_a_comment_that_the_decoder_goes_by_is_not_left_out_of_what_is_passed(tmp_path, words):
+    """FFmpeg turns pictures of the first two upside down, and takes those of the third for another range."""
+    path = motion_jpeg(lambda data: data[:2] + segment(b"\xfe", words) + data[2:])(tmp_path / "a.avi")
+    plain = motion_jpeg(bytes)(tmp_path / "b.avi")
+    assert not np.array_equal(videos.by_opencv(path), videos.by_opencv(plain))
+    with pytest.raises(NotPassed):
+        passed(path)
+    assert passed(plain)[1]["made"] == "remuxed"
+
+
+def test_a_field_behind_the_picture_is_not_lost():
+    with pytest.raises(NotPassed):
+        without_comments(b"\xff\xd8\xff\xd8" + bytes(20) + b"\xff\xd9")
+
+
 @pytest.mark.parametrize("make", [cut_between, moov_first])
 def test_what_is_cut_off_is_refused(tmp_path, make):
     make(tmp_path / "a.mp4")
@@ -187,9 +234,10 @@ def test_user_data_ends_where_the_next_unit_begins():
 
 def test_a_jpeg_keeps_what_is_needed_to_show_it():
     segments = [b"\xff\xe0\0\x04ab", b"\xff\xee\0\x0eAdobe" + bytes(7), b"\xff\xfe\0\x05abc", b"\xff\xee\0\x04ab"]
-    needed, scan = b"\xff\xdb\0\x05qqq", b"\xff\xda\0\x03x\xff\xfe\0\x05abc\xff\xd9"
-    kept = without_comments(b"\xff\xd8" + b"".join(segments) + needed + scan)
-    assert kept == b"\xff\xd8" + segments[1] + needed + scan
+    needed, scan, end = b"\xff\xdb\0\x05qqq", b"\xff\xda\0\x03x12\xff\0", b"\xff\xd9"
+    kept = without_comments(b"\xff\xd8" + b"".join(segments) + needed + scan + segments[2] + scan + end + b"secret")
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
+    assert kept == b"\xff\xd8" + adobe + needed + scan + scan + end
 
 
 @pytest.mark.data

@@ -89,11 +89,16 @@ def psnr(one, other):
 
 
 def turned(path, degrees):
-    """The mp4 with a display matrix that turns it; written into its track header (ISO 14496-12, 8.3.2)."""
+    """The mp4 with a display matrix that turns it."""
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    return with_matrix(path, cos, sin, -sin, cos)
+
+
+def with_matrix(path, a, b, c, d):
+    """The mp4 with a display matrix, written into its track header (ISO 14496-12, 8.3.2)."""
     data = bytearray(path.read_bytes())
     place = data.index(b"tkhd") + 4 + 40  # version 0: flags, times, ids, duration, layer, volume
-    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    matrix = [round(a * 65536), round(b * 65536), 0, round(c * 65536), round(d * 65536), 0, 0, 0, 1 << 30]
     data[place : place + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
     path.write_bytes(data)
     return path

@@ -82,8 +82,8 @@ STORAGE = (
     *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
 )
 """How pixels and their times are stored."""
-RATES = (0.05, 100_000.0)
-"""Hz that a header may state."""
+RATES = (0.05, 1000.0)
+"""Hz that a header may state: a FrameTime in seconds, where milliseconds are wanted, would be 30,000."""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -178,9 +178,14 @@ def times_of(dataset: Dataset, frames: int) -> NDArray[np.float64] | None:
     if (rate := rate_of(dataset)) is not None:
         return np.arange(frames) / rate
     steps_T = np.array(numbers_of(dataset, "FrameTimeVector"))
-    if len(steps_T) != frames or (steps_T[1:] <= 0).any() or (steps_T > 1000.0 / RATES[0]).any():
+    if len(steps_T) != frames or not _are_steps(steps_T[1:]):
         return None
     return np.cumsum(np.append(0.0, steps_T[1:])) / 1000.0
+
+
+def _are_steps(steps: NDArray[np.float64]) -> bool:
+    """Whether all are milliseconds that lie between two frames."""
+    return bool(((steps >= 1000.0 / RATES[1]) & (steps <= 1000.0 / RATES[0])).all())
 
 
 def burned_in(dataset: Dataset) -> bool:

@@ -128,18 +128,6 @@ def open_frames(path: Path) -> Frames:
     return Frames(path, dataset, frames, height, width, times_of(dataset, frames), gray)
 
 
-def pixels(path: Path) -> tuple[NDArray[np.uint8], float | None]:
-    """All frames, [T, H, W] or [T, H, W, 3], and their mean rate in Hz, None where the header states none.
-
-    Raises:
-        ValueError: as for opening it and for decoding each.
-    """
-    frames = open_frames(path)
-    times_T = frames.times_T
-    rate = None if times_T is None or len(times_T) < 2 else float((len(times_T) - 1) / times_T[-1])
-    return np.stack(list(frames)), rate
-
-
 def stored_slice(path: Path, dataset: Dataset) -> NDArray[Any]:
     """The one frame of a gray file as its integers are stored, [H, W]: no window, no slope, no 8 bits.
 
@@ -179,12 +167,13 @@ def encapsulated_video(path: Path) -> bytes:
     """The MPEG-2, H.264 or HEVC stream of a file whose transfer syntax is a video's.
 
     Raises:
-        ValueError: it can't be read.
+        ValueError: it can't be read, or is too large.
     """
     import pydicom
     from pydicom.encaps import generate_fragments
 
     with told(path, "DICOM"), quiet():
+        _refuse_large(path)
         dataset = pydicom.dcmread(path, force=False, specific_tags=["PixelData"])
         fragments = list(generate_fragments(dataset.PixelData))
         return b"".join(fragments[1:])  # the first is the offset table
@@ -204,8 +193,7 @@ def _decoded(path: Path, dataset: Dataset) -> Iterator[NDArray[Any]]:
     from pydicom.encaps import generate_frames
     from pydicom.pixels import iter_pixels
 
-    if path.stat().st_size > LARGEST_RECORD:
-        raise Unusable(f"{path.name} has more than the {LARGEST_RECORD:,} bytes that a file may have")
+    _refuse_large(path)
     syntax = syntax_of(dataset)
     whole = pydicom.dcmread(path, force=False, specific_tags=list(PIXELS))
     if "PixelData" not in whole:
@@ -218,6 +206,11 @@ def _decoded(path: Path, dataset: Dataset) -> Iterator[NDArray[Any]]:
         )
         return
     yield from iter_pixels(whole, decoding_plugin=GDCM if syntax in COMPRESSED else "pydicom" if syntax == RLE else "")
+
+
+def _refuse_large(path: Path) -> None:
+    if path.stat().st_size > LARGEST_RECORD:
+        raise Unusable(f"{path.name} has more than the {LARGEST_RECORD:,} bytes that a file may have")
 
 
 def _decode_jpeg(frame: bytes) -> NDArray[np.uint8]:
@@ -254,8 +247,8 @@ def _refuse_bombs(whole: Dataset, dataset: Dataset) -> None:
 
 def _size_in(frame: bytes) -> tuple[int, int] | None:
     """(H, W) as a JPEG, JPEG-LS or JPEG 2000 stream states it (ITU T.81 B.2.2, T.87 C.2.2, T.800 A.5.1)."""
-    if (start := frame.find(b"\xff\x4f\xff\x51", 0, 4096)) >= 0 and len(frame) >= start + 24:
-        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+    if frame.startswith(b"\xff\x4f\xff\x51") and len(frame) >= 24:
+        right, bottom, left, top = struct.unpack_from(">4I", frame, 8)
         return bottom - top, right - left
     place = 2
     while place + 9 <= len(frame) and frame[place] == 0xFF:

@@ -27,7 +27,7 @@ def strip_jpeg(data: bytes) -> bytes:
     """The JPEG with its tables and scans alone.
 
     Raises:
-        ValueError: it is cut off, or no JPEG.
+        ValueError: it is cut off, no JPEG, or has another one in it.
     """
     if not data.startswith(START):
         raise ValueError("it does not begin as a JPEG does")
@@ -38,6 +38,8 @@ def strip_jpeg(data: bytes) -> bytes:
             return b"".join([*kept, bytes((0xFF, END))])
         if marker in ALONE:
             continue
+        if marker == START[1]:
+            raise ValueError(f"it is damaged at byte {place:,}, where another JPEG begins")
         content = _segment(data, place)
         place += 2 + len(content)
         if marker in told and not told[marker] and (colours := _colours(marker, content)):

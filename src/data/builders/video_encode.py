@@ -13,10 +13,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from src.data.builders.records import LARGEST_RECORD
-from src.data.builders.video_format import BT601, FULL, PLANAR, UNKNOWN, Encoding, kind_of, options_of
+from src.data.builders.video_format import BT601, FULL, PLANAR, UNKNOWN, Encoding, kind_of, options_of, refuse_loss
 from src.data.builders.video_read import Picture
 from src.data.builders.video_scale import graph_of, steps_of, target_size
-from src.data.video import mean_rate, survey
+from src.data.video import mean_rate, refuse_too_many, survey
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -26,6 +26,8 @@ TICKS = 90_000
 """A second: 24, 25, 30, 50, 60 Hz and the rates of NTSC are whole numbers of them."""
 NO_INFORMATION = "filter_units=remove_types=6"
 """Drops H.264's supplemental information, where x264 writes its version and settings."""
+LONGEST_GAP = 20.0
+"""Seconds that a picture may be shown again for, to bring a video to a rate."""
 UNEVEN = 0.001
 """Seconds by which steps between frames may differ in a video of one rate: what containers round to."""
 
@@ -34,13 +36,19 @@ def encode(pictures: Iterable[Picture], encoding: Encoding) -> tuple[bytes, dict
     """An mp4, and what its json tells of it: frames, rate, height, width, codec, and how it was changed.
 
     Raises:
-        ValueError: the pictures can't be read; there are none; the mp4 would be larger than a record may be.
+        ValueError: the pictures can't be read, or not encoded; there are none; the mp4 would be larger than a record
+            may be.
     """
+    import av
+
     times: list[float] = []
-    output = _Output(encoding)
-    for picture in at_rate(_noted(pictures, times), encoding.rate):
-        output.add(picture)
-    data = output.finish()
+    try:
+        output = _Output(encoding)
+        for picture in at_rate(_noted(pictures, times), encoding.rate):
+            output.add(picture)
+        data = output.finish()
+    except av.FFmpegError as error:  # of the encoder, a filter or the container: not all are ValueErrors
+        raise ValueError(f"it can't be encoded as {encoding.codec} ({error.strerror})") from error
     rate = mean_rate(output.times) if encoding.rate is None else encoding.rate
     told: dict[str, Any] = {
         "frames": len(output.times),
@@ -76,6 +84,9 @@ def at_rate(pictures: Iterable[Picture], rate: float | None) -> Iterator[Picture
     """At times k / rate, the picture nearest to each: some are left out or come again, none is made up.
 
     The last picture lasts as long as one does on average, so that a video of the very rate stays as it is.
+
+    Raises:
+        ValueError: between two pictures is more than LONGEST_GAP.
     """
     if rate is None:
         yield from pictures
@@ -83,6 +94,11 @@ def at_rate(pictures: Iterable[Picture], rate: float | None) -> Iterator[Picture
     shown, last = 0, None
     count = 0
     for picture in pictures:
+        if last is not None and picture.time - last.time > LONGEST_GAP:
+            raise ValueError(
+                f"its frames {count - 1} and {count} are {picture.time - last.time:,.0f} s apart, more than the"
+                f" {LONGEST_GAP:g} s that --rate repeats one for: leave it out, or cut the video there"
+            )
         while last is not None and shown / rate <= (last.time + picture.time) / 2.0:
             yield Picture(shown / rate, last.frame)
             shown += 1
@@ -121,6 +137,7 @@ class _Output:
         frame.pts, frame.time_base = round(picture.time * TICKS), Fraction(1, TICKS)
         frame.pict_type = 0  # that of the source would be kept
         self.times.append(picture.time)
+        refuse_too_many(len(self.times), *self.size)
         self._write(self._stream.encode(frame))
 
     def finish(self) -> bytes:
@@ -135,6 +152,7 @@ class _Output:
         from av.bitstream import BitStreamFilterContext
         from av.video.stream import VideoStream
 
+        refuse_loss(picture.frame, self.encoding)
         kind = kind_of(picture.frame, self.encoding, target_size(picture, self.encoding))
         steps = steps_of(picture, self.encoding, kind)
         self._change = graph_of(picture.frame, steps) if steps else None
@@ -147,9 +165,9 @@ class _Output:
         context.time_base = stream.time_base = Fraction(1, TICKS)
         context.thread_count = 1
         context.color_range, context.colorspace = kind.range, kind.matrix
-        if kind.encoder == "ffv1" and kind.range == FULL and kind.pixels in PLANAR:  # mp4 tells all three or none
+        if kind.encoder == "ffv1" and kind.pixels in PLANAR and (kind.range == FULL or kind.matrix != UNKNOWN):
             context.colorspace = kind.matrix if kind.matrix != UNKNOWN else BT601
-            context.color_primaries = context.color_trc = BT601
+            context.color_primaries = context.color_trc = BT601  # mp4 tells all three or none
         self._stream = stream
         self._container.start_encoding()
         h264 = self.encoding.codec == "h264"

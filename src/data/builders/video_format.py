@@ -16,10 +16,14 @@ PRESET = "veryfast"
 KEYFRAMES = 16
 PLANAR = ("yuv420p", "yuv422p", "yuv444p")
 """YUV that every codec here takes as it is."""
+EXACT = (*PLANAR, "gray", "pal8", "nv12", "nv21", "bgra")
+"""Formats beside RGB of which every value can be kept; bgra is what a GIF becomes, black where nothing is drawn."""
 FULL, TELEVISION = 2, 1
 """Ranges of values: 0 to 255, or 16 to 235."""
 BT601, UNKNOWN = 6, 2
 """FFmpeg's numbers of how colours are meant."""
+LIKE_BT601 = (BT601, 5, UNKNOWN)
+"""What has the same numbers: BT.470 BG, and what readers take for it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,23 @@ def is_full(frame: VideoFrame) -> bool:
     return frame.format.is_rgb or frame.format.name.startswith(("yuvj", "gray")) or frame.color_range == FULL
 
 
+def refuse_loss(frame: VideoFrame, encoding: Encoding) -> None:
+    """Refuse what can't be kept exactly where nothing may be lost: only 8 bits a value are stored, and no transparency.
+
+    Raises:
+        ValueError: so.
+    """
+    if not encoding.lossless and encoding.codec != "ffv1":
+        return
+    parts, name = frame.format.components, frame.format.name
+    eight = all(part.bits <= 8 and not part.is_alpha for part in parts)
+    if name.replace("yuvj", "yuv") not in EXACT and not (eight and (frame.format.is_rgb or encoding.gray)):
+        raise ValueError(
+            f"its pixels ({name}) can't be kept exactly, in 8 bits, without transparency and in 4:2:0, 4:2:2 or 4:4:4:"
+            " --codec h264 without --lossless, or mjpeg, takes it"
+        )
+
+
 def kind_of(frame: VideoFrame, encoding: Encoding, size: tuple[int, int]) -> Kind:
     """What keeps most of a picture: gray stays gray, YUV stays YUV where that can be, RGB stays RGB without loss.
 
@@ -75,7 +96,7 @@ def kind_of(frame: VideoFrame, encoding: Encoding, size: tuple[int, int]) -> Kin
     if codec != "ffv1" and (size[0] % 2 or size[1] % 2):
         pixels = "yuv444p"
     if codec == "mjpeg":
-        return Kind(encoder, pixels.replace("yuv", "yuvj"), FULL, BT601 if coloured or gray else frame.colorspace)
+        return Kind(encoder, pixels.replace("yuv", "yuvj"), FULL, BT601)  # it has no place to say another
     if coloured:
         return Kind(encoder, pixels, TELEVISION, BT601)
     return Kind(encoder, pixels, FULL if is_full(frame) else frame.color_range, frame.colorspace)

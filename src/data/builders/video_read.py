@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -86,6 +86,8 @@ class Reading:
                 raise Unusable("it is cut off: the mark at the end of a GIF is missing")
         if begins_as_dicom(path):
             return self._of_dicom(path)
+        if self.blank_outside:
+            raise ValueError("it is no DICOM file, whose header names regions, outside of which --blank-outside blanks")
         return Contained(lambda: path.open("rb"))
 
     def _of_dicom(self, path: Path) -> Pictures:
@@ -104,7 +106,35 @@ class Reading:
             data = encapsulated_video(path)
             return Contained(lambda: io.BytesIO(data), meta_of(dataset))
         frames = open_frames(path)
+        if self.blank_outside:
+            _refuse_elsewhere(regions, frames.height, frames.width)
         return OfDICOM(frames, regions if self.blank_outside else None, self.assumed_rate, meta_of(dataset))
+
+
+def _refuse_elsewhere(regions: Iterable[tuple[int, int, int, int]], height: int, width: int) -> None:
+    """Refuse regions that are empty or go beyond the frames: they are those of another picture.
+
+    A pixel too many is taken: some devices write the corner behind the last.
+    """
+    for top, left, bottom, right in regions:
+        if not (top < min(bottom, height) and left < min(right, width) and bottom <= height + 1 and right <= width + 1):
+            raise ValueError(
+                f"its header names a region from ({top}, {left}) to ({bottom - 1}, {right - 1}), which is empty or does"
+                f" not lie in its frames of {height} x {width}: --blank-outside can't go by it"
+            )
+
+
+def refuse_mirrored(frame: VideoFrame) -> None:
+    """Refuse what its file says is mirrored, sheared or turned by anything but quarters: FFmpeg tells an angle alone.
+
+    The matrix is that of ISO 14496-12, 8.3.2: a, b, u, c, d, v, x, y, w.
+    """
+    sides: Any = frame.side_data
+    for side in sides:
+        if side.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = (int(value) for value in np.frombuffer(side, "=i4")[:5])
+            if not ((b == c == 0 and a == d != 0) or (a == d == 0 and b == -c != 0)):
+                raise ValueError("its header says that it is mirrored, or turned by no quarter: write it upright")
 
 
 def _ends(file: BinaryIO) -> bool:
@@ -143,7 +173,9 @@ class Contained:
             size = (0, 0)
             number = -1
             for number, frame in enumerate(frames):
-                size = size_of(frame) if number == 0 else size
+                if number == 0:
+                    refuse_mirrored(frame)
+                    size = size_of(frame)
                 if size_of(frame) != size:
                     raise ValueError(f"its frame {number} is of another size than the first")
                 refuse_too_many(number + 1, *size)
@@ -195,7 +227,7 @@ class OfDICOM:
         times_T = frames.times_T
         if times_T is None:
             if self.assumed_rate is None and frames.frames > 1:
-                raise ValueError("its header states no rate of frames: --assume-rate HZ gives one")
+                raise ValueError("its header states no rate of frames, or none that can be: --assume-rate HZ gives one")
             times_T = np.arange(frames.frames) / (self.assumed_rate or 1.0)
         for pixels, time in zip(frames, times_T, strict=True):
             yield Picture(float(time), VideoFrame.from_ndarray(self._kept(pixels), "gray" if frames.gray else "rgb24"))

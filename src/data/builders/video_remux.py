@@ -1,20 +1,25 @@
 """A video passed through: its coded pictures as they are, in a new mp4 without anything else that the file said.
 
 Titles, comments, dates, places, covers, sound and other streams stay behind, and so does what lies among the coded
-pictures: H.264's supplemental information, MPEG's user data, JPEG's comments and application data.
+pictures: H.264's supplemental information, MPEG's user data, JPEG's comments and application data. Decoders go by some
+of that, and show other pictures without it: what does not decode to the very frames of its file is not passed.
 """
 
 from __future__ import annotations
 
 import io
-import struct
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
+from src.data.builders.jpeg import strip_jpeg
 from src.data.builders.records import LARGEST_RECORD
 from src.data.builders.video_encode import is_uneven
-from src.data.video import Facts, opened, survey
+from src.data.builders.video_read import refuse_mirrored
+from src.data.video import Facts, opened, refuse_too_many, rgb, size_of, survey
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -25,8 +30,6 @@ PICTURES_ONLY = "filter_units=pass_types=1-5|7-8"
 """Of H.264: coded slices and parameter sets."""
 START, USER_DATA = b"\0\0\1", b"\xb2"
 """Start code of MPEG-1, MPEG-2 and MPEG-4 (ISO 11172-2, 13818-2, 14496-2)."""
-COMMENT, APPLICATION, ADOBE, SCAN = 0xFE, 0xE0, 0xEE, 0xDA
-"""Markers of JPEG."""
 
 
 class NotPassed(Exception):
@@ -37,11 +40,13 @@ def remux(open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[by
     """An mp4 with the coded pictures of a file, and what its json tells of it.
 
     Raises:
-        NotPassed: its codec or container has no such mp4, or its pictures are turned or not square.
+        NotPassed: its codec or container has no such mp4, its pictures are turned or not square, or the mp4 would show
+            others.
         ValueError: it can't be read, or not to its end; a picture can't be decoded.
     """
     with open_file() as file, opened(file, strict=True) as (container, stream):
         frame = _first_frame(container, stream)
+        refuse_mirrored(frame)
         if (
             stream.codec_context.name not in (*CLEAN, "h264")
             or frame.rotation
@@ -50,9 +55,13 @@ def remux(open_file: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[by
             raise NotPassed
     with open_file() as file:
         data, times = _copied(file)
-    facts = survey(io.BytesIO(data), strict=True)
+    sums: list[int] = []
+    facts = survey(io.BytesIO(data), strict=True, seen=lambda frame: sums.append(_sum(frame)))
     if facts.frames != len(times):
         raise NotPassed  # pictures that are coded in two packets, or skipped
+    with open_file() as file:
+        if _sums(file) != sums:
+            raise NotPassed  # a decoder heeded a comment, or a field that stood behind the picture
     return data, {**_told(facts), **({"uneven": True} if is_uneven(sorted(times)) else {})}
 
 
@@ -71,7 +80,7 @@ def _copied(file: BinaryIO) -> tuple[bytes, list[float]]:
         copy = written.add_stream_from_template(stream, opaque=False)
         codec = stream.codec_context.name
         if codec in CLEAN and (head := stream.codec_context.extradata):
-            copy.codec_context.extradata = CLEAN[codec](head)
+            copy.codec_context.extradata = b"" if codec == "mjpeg" else CLEAN[codec](head)
         only = BitStreamFilterContext(PICTURES_ONLY, stream, copy) if codec == "h264" else None
         first: int | None = None
         for packet in container.demux(stream):
@@ -123,14 +132,15 @@ def without_user_data(data: bytes) -> bytes:
 
 
 def without_comments(data: bytes) -> bytes:
-    """A JPEG less its comments and application data, Adobe's word on colours aside (ITU T.81 B.1.1.4)."""
-    kept, place = [data[:2]], 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != SCAN:
-        marker, length = data[place + 1], struct.unpack_from(">H", data, place + 2)[0] + 2
-        if not (marker == COMMENT or APPLICATION <= marker < APPLICATION + 16) or (marker == ADOBE and length == 16):
-            kept.append(data[place : place + length])
-        place += length
-    return b"".join([*kept, data[place:]])
+    """A JPEG less its comments and application data, up to its end.
+
+    Raises:
+        NotPassed: it has no end, or is none.
+    """
+    try:
+        return strip_jpeg(data)
+    except ValueError:
+        raise NotPassed from None
 
 
 CLEAN = {
@@ -146,6 +156,29 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     for frame in container.decode(stream):
         return frame
     raise ValueError("it holds no frames")
+
+
+def _sums(file: BinaryIO) -> list[int]:
+    """A checksum of each frame of a file."""
+    sums: list[int] = []
+    with opened(file, strict=True) as (container, stream):
+        for frame in container.decode(stream):
+            refuse_too_many(len(sums) + 1, *size_of(frame))
+            sums.append(_sum(frame))
+    return sums
+
+
+def _sum(frame: VideoFrame) -> int:
+    """Of its values and of how they are meant; of its RGB where values do not lie in a plane for each colour."""
+    parts, planes = frame.format.components, list[Any](frame.planes)
+    if len(parts) != len(planes) or any(plane.line_size <= 0 for plane in planes):
+        return zlib.crc32(np.ascontiguousarray(rgb(frame)).data)
+    sum_ = zlib.crc32(repr((frame.format.name, frame.colorspace, frame.color_range, size_of(frame))).encode())
+    for plane in planes:
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        used = plane.width * -(-parts[0].bits // 8)
+        sum_ = zlib.crc32(np.ascontiguousarray(rows[: plane.height, :used]).data, sum_)
+    return sum_
 
 
 def _told(facts: Facts) -> dict[str, Any]:

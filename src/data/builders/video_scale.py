@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from src.data.builders.video_format import BT601, FULL, Encoding, Kind, is_full
+from src.data.builders.video_format import BT601, FULL, LIKE_BT601, Encoding, Kind, is_full
 from src.data.builders.video_read import Picture
 from src.data.video import size_of
 
@@ -41,8 +42,13 @@ def steps_of(picture: Picture, encoding: Encoding, kind: Kind) -> list[tuple[str
         share = choose(Fraction(wanted[0], upright[0]), Fraction(wanted[1], upright[1]))
         scaled = (max(round(upright[0] * share), 1), max(round(upright[1] * share), 1))
     steps = list(TURNS.get(picture.frame.rotation % 360, []))
-    if scaled != turned or not _is_of(kind, picture.frame):
-        steps += [("scale", _scale(picture.frame, kind, scaled, turned)), ("format", f"pix_fmts={kind.pixels}")]
+    frame = picture.frame
+    if encoding.gray and kind.pixels != "gray":  # the codec has colours only: they are taken off first
+        gray = replace(kind, pixels="gray", range=FULL)
+        steps += [("scale", _scale(frame, gray, scaled, turned)), ("format", "pix_fmts=gray")]
+        steps += [("scale", f"flags={SCALING}:in_range=pc:out_range=pc"), ("format", f"pix_fmts={kind.pixels}")]
+    elif scaled != turned or not _is_of(kind, frame):
+        steps += [("scale", _scale(frame, kind, scaled, turned)), ("format", f"pix_fmts={kind.pixels}")]
     if scaled != wanted:
         name, arguments = ("pad", ":black") if encoding.fit == "pad" else ("crop", ":exact=1")
         top, left = (_middle(abs(one - other), kind) for one, other in zip(scaled, wanted, strict=True))
@@ -76,7 +82,8 @@ def _middle(room: int, kind: Kind) -> int:
 def _is_of(kind: Kind, frame: VideoFrame) -> bool:
     """Whether a frame's values are stored as they are."""
     same = frame.format.name.replace("yuvj", "yuv") == kind.pixels.replace("yuvj", "yuv")
-    return same and is_full(frame) == (kind.range == FULL)
+    meant = kind.matrix != BT601 or frame.colorspace in LIKE_BT601
+    return same and meant and is_full(frame) == (kind.range == FULL)
 
 
 def _scale(frame: VideoFrame, kind: Kind, scaled: tuple[int, int], turned: tuple[int, int]) -> str:

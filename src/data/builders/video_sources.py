@@ -25,7 +25,8 @@ def list_videos(root: Path, patients_are_folders: bool = False, studies_are_fold
     if not root.is_dir():
         raise ValueError(f"{root} is no folder: name one that holds videos with --input, or a --table that lists them")
     rejected: list[tuple[str, str]] = []
-    found = [path for path in files_below(root, "", rejected) if _is_video(path)]
+    found = [path for path in files_below(root, "", rejected) if not _is_hidden(path.relative_to(root))]
+    found = [path for path in found if _is_video(path)]
     if not found:
         raise ValueError(f"{root} holds no videos ({' '.join((*CONTAINERS, *DICOM))}): name their folder with --input")
     groups: dict[Path, list[Path]] = {}
@@ -45,8 +46,15 @@ def natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
+def _is_hidden(place: Path) -> bool:
+    """Whether a path below the root is of a system's own files, ._clip.mp4 of macOS for instance."""
+    return any(part.startswith((".", "__MACOSX")) for part in place.parts)
+
+
 def _is_video(path: Path) -> bool:
-    """By its suffix, or a DICOM file without one."""
+    """By its suffix, or a DICOM file without one; no folder."""
+    if path.is_dir():
+        return False
     suffix = path.suffix.casefold()
     if suffix in (*CONTAINERS, *DICOM):
         return True
