@@ -212,11 +212,13 @@ def _decoded(path: Path, dataset: Dataset) -> Iterator[NDArray[Any]]:
         raise Unusable("it holds no pixels")
     if syntax not in NATIVE:
         _refuse_bombs(whole, dataset)
-    if syntax == BASELINE and _interpretation(dataset) in OF_PILLOW:
-        yield from map(
-            _decode_jpeg, generate_frames(whole.PixelData, number_of_frames=_whole(dataset, "NumberOfFrames", 1))
-        )
-        return
+    if syntax == BASELINE:
+        frames = generate_frames(whole.PixelData, number_of_frames=_whole(dataset, "NumberOfFrames", 1))
+        if _interpretation(dataset) in OF_PILLOW:
+            yield from map(_decode_jpeg, frames)
+            return
+        for frame in frames:
+            refuse_damaged(frame)
     yield from iter_pixels(whole, decoding_plugin=GDCM if syntax in COMPRESSED else "pydicom" if syntax == RLE else "")
 
 
