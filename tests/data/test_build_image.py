@@ -416,10 +416,10 @@ def test_keys_have_no_dot_and_two_of_them_are_told(tmp_path, capsys):
 
 
 def test_arrays_are_unpacked_where_only_their_owner_reads_and_one_build_writes(tmp_path, capsys):
-    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (50, 64, 64), np.uint8)
     np.savez(tmp_path / "ours.npz", train_images=images)
     whole = (tmp_path / "ours.npz").read_bytes()
-    place = whole.index(images[2].tobytes())
+    place = whole.index(images[-1].tobytes())
     (tmp_path / "bad.npz").write_bytes(whole[:place] + bytes(9) + whole[place + 9 :])
     assert "is damaged" in refuse(capsys, "image", "--input", tmp_path / "bad.npz", "--output", tmp_path / "out")
     private = tmp_path / "out.private"

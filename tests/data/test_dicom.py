@@ -302,11 +302,11 @@ def other_size(path):
     return dicoms.save(path, dicoms.dataset_of(COLOUR, interpretation="YBR_FULL"), large, "1.2.840.10008.1.2.4.50")
 
 
-def cut_inside(path):
+def cut_inside(path, values, **settings):
     """Each JPEG lacks its lower half and has its end: others see grey there."""
-    noise = np.random.default_rng(0).integers(0, 256, GRAY.shape, np.uint8)
-    frames = [data[: len(data) // 2] + data[-2:] for data in map(dicoms.jpeg, noise)]
-    return dicoms.save(path, dicoms.dataset_of(GRAY), frames, "1.2.840.10008.1.2.4.50")
+    noise = np.random.default_rng(0).integers(0, 256, values.shape, np.uint8)
+    frames = [data[: len(data) // 2] + data[-2:] for data in (dicoms.jpeg(frame, **settings) for frame in noise)]
+    return dicoms.save(path, dicoms.dataset_of(values), frames, "1.2.840.10008.1.2.4.50")
 
 
 def other_size_told_falsely(path):
@@ -319,7 +319,8 @@ def other_size_told_falsely(path):
 
 
 BAD = {
-    "cut in the scans of a JPEG": (cut_inside, "its scans are cut off or damaged"),
+    "cut in the scans of a JPEG": (lambda path: cut_inside(path, GRAY), "its scans are cut off or damaged"),
+    "cut in the scans of RGB": (lambda path: cut_inside(path, COLOUR, keep_rgb=True), "its scans are cut off"),
     "no DICOM": (lambda path: path.write_bytes(b"\0" * 500), "no DICOM file"),
     "empty": (lambda path: path.write_bytes(b""), "no DICOM file"),
     "cut in its pixels": (lambda path: cut(dicoms.write_native(path, GRAY)), "can't be read as DICOM pixels"),
