@@ -273,8 +273,8 @@ def test_rates_are_those_asked_for(tmp_path, rate, count):
 @pytest.mark.parametrize("codec", ["h264", "mjpeg", "ffv1"])
 def test_the_same_pictures_give_the_same_bytes_and_no_name_of_an_encoder(tmp_path, codec):
     path = videos.write(tmp_path / "Zebedee.mp4", FRAMES, metadata={"title": "Zebedee", "creation_time": "2019-03-02"})
-    one, other = (encoded(path, codec=codec, shorter_side=40)[2] for _ in range(2))
-    assert one == other
+    one, *others = (encoded(path, codec=codec, shorter_side=40)[2] for _ in range(60 if codec == "h264" else 2))
+    assert set(others) == {one}
     for word in (b"Lav", b"x264", b"Zebedee", b"2019"):
         assert word not in one
     for box in (b"mvhd", b"tkhd", b"mdhd"):

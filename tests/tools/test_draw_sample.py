@@ -97,7 +97,7 @@ def test_a_ct_of_others_is_drawn_in_three_planes(tmp_path, orientation):
     write_tar(tmp_path / "train-0.tar", [("a.ct.npz", content.getvalue()), ("a.json", meta), ("a.txt", b"nodule")])
     found = show(tmp_path, "a")
     lines = ["6 x 12 x 10 voxels, 5 x 0.7031 x 2 mm", "drawn: the first of 2 channels"]
-    window = {"wide": (0.0, 2000.0)}
+    window = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
     save_planes(
         tmp_path / "expected.png", volume[0], (5.0, 0.703125, 2.0), orientation, window, "a (train)", lines, "nodule"
     )
