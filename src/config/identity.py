@@ -1,6 +1,6 @@
 """What makes two configs the same run: the sections that decide what is learned, less what may change on a resume.
 
-Engine, logging, checkpoints and evaluation may change between a kill and its resume. So may the three keys of `data`
+Engine, logging, checkpoints and evaluation may change between a kill and its resume. So may the keys of `data`
 that name a place or a way of working; the samples themselves are identified by the checksum of their index.
 `init_from` is left out: it says where a new run starts, and a resumed one starts from its checkpoint.
 """
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from src.config.sections import ExperimentConfig
 
 SECTIONS = ("objective", "seed", "data", "model", "mask", "loss", "optimization")
-FREE_DATA_KEYS = frozenset({"root", "workers", "micro_batch_size"})
+FREE_DATA_KEYS = frozenset({"root", "workers", "micro_batch_size", "cache", "timeout", "broken"})
 ABSENT = "absent"
 
 
@@ -25,7 +25,10 @@ def identity(config: ExperimentConfig) -> dict[str, Any]:
     """The part of the config that a resume may not change, as plain JSON values."""
     tree = config.model_dump(mode="json")
     kept = {name: tree[name] for name in SECTIONS if name in tree}
-    return {**kept, "data": {key: value for key, value in kept["data"].items() if key not in FREE_DATA_KEYS}}
+    data = {key: value for key, value in kept["data"].items() if key not in FREE_DATA_KEYS}
+    for source in data["mixture"].values():
+        del source["root"]
+    return {**kept, "data": data}
 
 
 def config_hash(config: ExperimentConfig) -> str:

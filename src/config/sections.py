@@ -247,12 +247,49 @@ class SyntheticConfig(Section):
     seed: NonNegativeInt = 0
 
 
+class CacheConfig(Section):
+    """Where shards that lie elsewhere are kept on this machine; several runs may share it."""
+
+    folder: str
+    """On a local disk."""
+    size: Annotated[float, Field(gt=0.0)]
+    """GB (10^9 bytes) that its shards may take together; those that were not used for longest make room."""
+
+
+class SourceConfig(Section):
+    """Another folder of shards that is mixed in."""
+
+    root: str
+    """Folder or address of its shards: those of data.root in modality, leads and sampling rate."""
+    split: str = "train"
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Its share of the positions, beside data.weight and the weights of the others."""
+
+
 class DataConfig(Section):
     """Where samples come from and how many make a batch."""
 
     root: str
     """Folder of tar shards with their index.json (python -m tools.build_shards)."""
     split: str = "train"
+    mixture: dict[str, SourceConfig] = {}
+    """Other sources by name; data.root stays what statistics and evaluation are of. Each has epochs of its own."""
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Share of data.root in a mixture."""
+    balance: Literal["none", "labels", "patients"] = "none"
+    """labels: each label as often as any other, a sample with several for each of them; patients: each patient once in
+    a round, with another of its samples each time."""
+    cache: CacheConfig | None = None
+    """Needed where data.root is an address (http, https, s3, gs)."""
+    window: PositiveInt | None = None
+    """Shards whose samples are shuffled together, one window after the other; null shuffles all."""
+    lanes: PositiveInt = 1
+    """Ranges of an epoch that are walked through side by side, each by its part of the batch, which they divide: set
+    it to the number of ranks or a multiple, so that each reads shards of its own."""
+    broken: NonNegativeInt = 10
+    """So many broken samples are skipped, each giving its place to the next of its epoch; one more ends the run."""
+    timeout: Annotated[float, Field(gt=0.0)] = 600.0
+    """Seconds without a batch after which a rank ends the run and says what its workers are at."""
     batch_size: PositiveInt
     """Global: samples of one optimizer step over all ranks."""
     micro_batch_size: PositiveInt | None = None
@@ -264,6 +301,21 @@ class DataConfig(Section):
     transform: ECGTransformConfig = ECGTransformConfig()
     synthetic: SyntheticConfig | None = None
     """Make these samples if data.root holds none."""
+
+    @model_validator(mode="after")
+    def _orders_go_together(self) -> Self:
+        if self.batch_size % self.lanes:
+            raise ValueError(f"data.lanes {self.lanes} must divide data.batch_size {self.batch_size}")
+        if self.mixture and self.lanes > 1:
+            raise ValueError("data.lanes is for one source: leave it 1 where data.mixture names others")
+        if self.balance != "none" and (self.mixture or self.window is not None or self.lanes > 1):
+            raise ValueError(
+                f"data.balance {self.balance} picks single samples: it goes with no data.mixture, data.window or "
+                "data.lanes"
+            )
+        if self.weight != 1.0 and not self.mixture:
+            raise ValueError("data.weight does nothing without data.mixture: leave it out")
+        return self
 
 
 class NetworkRates(Section):

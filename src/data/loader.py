@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from torch.utils.data import DataLoader, Dataset
 
 from src.config.sections import DataConfig
-from src.data.order import Order, batch_positions, deal, micro_batches
+from src.data.order import batch_positions, deal, micro_batches
+from src.data.plan import make_plan
 from src.data.sample import Sample
 from src.data.shards import Shards
 from src.distributed.processes import die_with_parent, ignore_signals
@@ -38,7 +39,7 @@ class StepBatches(Dataset[Any]):
 
     def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
         self.shards, self.collate, self.seed = shards, collate, seed
-        self.order = Order(seed, len(shards))
+        self.plan = make_plan(config, shards, seed)
         self.batch_size = config.batch_size
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
@@ -46,7 +47,7 @@ class StepBatches(Dataset[Any]):
     def __getitem__(self, step: int) -> list[Batch] | _Refused:
         try:
             positions = deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
-            epochs, samples = self.order.order(positions)
+            epochs, samples = self.plan.order(positions)
             read = self.shards.read(samples)
             streams = Streams.of_samples(self.seed, epochs, samples)
             return [self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices]

@@ -79,6 +79,11 @@ class Shards:
         """What the K labels of a sample stand for."""
         return self.index.labels.names
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Samples of each shard, in the order of their numbers."""
+        return tuple(entry.samples for entry in self._entries)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

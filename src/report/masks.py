@@ -101,7 +101,7 @@ def _masks(
 ) -> tuple[NDArray[np.int64], Masks]:
     """The first samples of step 0 and their masks: the same streams as in training."""
     positions = batch_positions(0, int(config["data"]["batch_size"]))[:EXAMPLES]
-    epochs_B, numbers_B = Order(seed, samples).order(positions)
+    epochs_B, numbers_B = Order(seed, [samples]).order(positions)
     streams = Streams.of_samples(seed, epochs_B, numbers_B).fork("mask")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keys without effect were told when the run began

@@ -50,7 +50,7 @@ def test_each_of_the_n_factorial_orders_is_equally_likely(n, keys):
 
 def test_each_sample_is_equally_likely_at_each_position():
     n, epochs = 12, 2400
-    _, samples = Order(1, n).order(np.arange(n * epochs))
+    _, samples = Order(1, [n]).order(np.arange(n * epochs))
     counts = np.zeros((n, n))
     np.add.at(counts, (np.tile(np.arange(n), epochs), samples), 1)
     expected = epochs / n  # rows and columns have fixed sums: (n - 1)^2 degrees of freedom, and n / (n - 1) in variance
@@ -74,7 +74,7 @@ def test_orders_are_distributed_like_true_permutations(n):
     repeats = 300
     rng = np.random.default_rng(n)
     true = np.array([pair_statistics(rng.permutation(n)) for _ in range(repeats)])
-    ours = np.array([pair_statistics(Order(2, n).order(np.arange(e * n, (e + 1) * n))[1]) for e in range(repeats)])
+    ours = np.array([pair_statistics(Order(2, [n]).order(np.arange(e * n, (e + 1) * n))[1]) for e in range(repeats)])
     mean_z = (ours.mean(0) - true.mean(0)) / np.sqrt((ours.var(0) + true.var(0)) / repeats)
     spread_z = np.log(ours.std(0) / true.std(0)) * np.sqrt(repeats)
     assert (2 * norm.sf(np.abs(mean_z)) > 1e-3).all(), mean_z
@@ -83,7 +83,7 @@ def test_orders_are_distributed_like_true_permutations(n):
 
 def test_neighbouring_epochs_are_not_correlated():
     n = 5000
-    orders = [Order(0, n).order(np.arange(e * n, (e + 1) * n))[1] for e in range(40)]
+    orders = [Order(0, [n]).order(np.arange(e * n, (e + 1) * n))[1] for e in range(40)]
     z = np.array([np.corrcoef(a, b)[0, 1] * np.sqrt(n) for a, b in pairwise(orders)])
     assert kstest(z, "norm").pvalue > 1e-3
 
@@ -91,7 +91,7 @@ def test_neighbouring_epochs_are_not_correlated():
 @pytest.mark.parametrize(("samples", "batch_size"), [(1, 4), (3, 8), (10, 4), (100, 7), (100, 100), (64, 48)])
 def test_each_epoch_has_each_sample_once_though_batches_span_epochs(samples, batch_size):
     steps = 3 * samples
-    order = Order(5, samples)
+    order = Order(5, [samples])
     batches = [order.order(batch_positions(step, batch_size)) for step in range(steps)]
     epochs, drawn = (np.concatenate(part) for part in zip(*batches, strict=True))
     assert (np.diff(epochs) >= 0).all()
@@ -101,7 +101,7 @@ def test_each_epoch_has_each_sample_once_though_batches_span_epochs(samples, bat
 
 def test_epochs_and_seeds_have_different_orders():
     n = 50
-    orders = {tuple(Order(s, n).order(np.arange(e * n, (e + 1) * n))[1]) for s in range(20) for e in range(20)}
+    orders = {tuple(Order(s, [n]).order(np.arange(e * n, (e + 1) * n))[1]) for s in range(20) for e in range(20)}
     assert len(orders) == 400
 
 
@@ -132,7 +132,7 @@ def test_micro_batches_are_few_near_equal_and_complete():
 
 
 def test_the_order_of_4096_ranks_over_a_billion_samples_is_asked_for_one_rank_alone():
-    order = Order(0, 10**9)
+    order = Order(0, [10**9])
     share = deal(batch_positions(123_456, 32_768), 4095, 4096)
     epochs, samples = order.order(share)
     assert share.tolist() == list(range(123_457 * 32_768 - 8, 123_457 * 32_768))

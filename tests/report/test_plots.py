@@ -134,7 +134,7 @@ def test_mask_rectangles_lie_where_the_tokens_are():
 def test_masks_are_those_of_training(trained):
     config = read_run(trained).config
     with ECGShards(config["data"]["root"], "train", config["data"]["leads"]) as shards:
-        epochs, samples = Order(0, len(shards)).order(np.arange(16))
+        epochs, samples = Order(0, shards.sizes).order(np.arange(16))
     streams = Streams.of_samples(0, epochs, samples).fork("mask")
     masks = MaskSampler(MaskConfig(), (40,), 0)(0, streams)
     pictures = mask_pictures(read_run(trained))
