@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from torch.utils.data import DataLoader, Dataset
 
 from src.config.sections import DataConfig
+from src.data.make_plan import make_plan
 from src.data.order import batch_positions, deal, micro_batches
-from src.data.plan import make_plan
 from src.data.sample import Sample
 from src.data.shards import Shards
+from src.data.sources import Sources
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.distributed.ranks import Ranks
 from src.randomness import Streams
@@ -37,9 +38,9 @@ class _Refused:
 class StepBatches(Dataset[Any]):
     """Item n is the list of this rank's micro-batches at step n."""
 
-    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
-        self.shards, self.collate, self.seed = shards, collate, seed
-        self.plan = make_plan(config, shards, seed)
+    def __init__(self, config: DataConfig, sources: Sources, collate: Collate, ranks: Ranks, seed: int) -> None:
+        self.sources, self.collate, self.seed = sources, collate, seed
+        self.plan = make_plan(config, sources, seed)
         self.batch_size = config.batch_size
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
@@ -48,7 +49,7 @@ class StepBatches(Dataset[Any]):
         try:
             positions = deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
             epochs, samples = self.plan.order(positions)
-            read = self.shards.read(samples)
+            read = self.sources.read(samples)
             streams = Streams.of_samples(self.seed, epochs, samples)
             return [self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices]
         except ValueError as error:
@@ -61,12 +62,14 @@ class StepBatches(Dataset[Any]):
 class Loader:
     """The batches of one rank, read ahead by `data.workers` processes."""
 
-    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
-        self.samples = len(shards)
-        self.sha256 = shards.sha256
+    def __init__(self, config: DataConfig, shards: Shards | Sources, collate: Collate, ranks: Ranks, seed: int) -> None:
+        sources = shards if isinstance(shards, Sources) else Sources(shards)
+        self.samples = len(sources)
+        """Positions of an epoch: as many as all sources have samples."""
+        self.sha256 = sources.sha256
         self._workers = config.workers
         self._pin = ranks.device.type == "cuda"
-        self._batches = StepBatches(config, shards, collate, ranks, seed)
+        self._batches = StepBatches(config, sources, collate, ranks, seed)
 
     def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """The micro-batches of steps start, ..., stop - 1.

@@ -28,7 +28,7 @@ from src.data.index import (
 from src.data.load_index import load_index
 from src.data.modalities import MODALITIES
 from src.data.modality import Modality
-from src.data.sample import Row, Sample, decode_sample, fields_of, rows
+from src.data.sample import Row, Sample, decode_about, decode_sample, fields_of, rows
 from src.files import sha256_of
 
 OPEN_SHARDS = 64
@@ -47,6 +47,11 @@ class _OpenShard:
     def pread(self, size: int, start: int) -> bytes:
         """Bytes at an offset; leaves no file position behind, so that forked workers may share the descriptor."""
         return os.pread(self._fd, size, start)
+
+    def member(self, row: Row, place: tuple[int, int]) -> memoryview | None:
+        """A member of a sample alone; None where it has no such member."""
+        offset, size = place
+        return memoryview(self.pread(size, row.start + offset)) if offset >= 0 else None
 
     def close(self) -> None:
         os.close(self._fd)
@@ -114,6 +119,21 @@ class Shards:
         for start in range(0, len(samples), size):
             yield self.read(samples[start : start + size])
 
+    def about(self) -> Iterator[tuple[NDArray[np.float32], str | None]]:
+        """The labels [K] and the patient of each sample in order, without reading its content.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        for number in range(len(self._entries)):
+            shard = self._shard(number)
+            for row in rows(shard.table, shard.fields):
+                told, category = (shard.member(row, place) for place in (row.meta, row.category))
+                try:
+                    yield decode_about(told, category, self._labels)
+                except ValueError as error:
+                    raise ValueError(_unusable(shard, row, error)) from error
+
     def _read(self, shard: _OpenShard, row: Row) -> Sample:
         extent = shard.pread(row.size, row.start)
         if len(extent) != row.size or zlib.crc32(extent) != row.crc32:
@@ -124,7 +144,7 @@ class Shards:
         try:
             return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:
-            raise ValueError(f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again") from error
+            raise ValueError(_unusable(shard, row, error)) from error
 
     def _by_shard(self, samples: NDArray[np.int64]) -> Iterator[tuple[_OpenShard, NDArray[np.void], NDArray[np.int64]]]:
         """For each shard with some of the samples: the shard, their rows in file order, their places in `samples`.
@@ -172,6 +192,10 @@ class Shards:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict(), "_verified": set()}
+
+
+def _unusable(shard: _OpenShard, row: Row, error: ValueError) -> str:
+    return f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again"
 
 
 def _entries(root: Path, index: Index, split: str) -> tuple[ShardEntry, ...]:

@@ -39,6 +39,7 @@ EXPERIMENTS = {
     "skipping": ([*SHORT, "optimization.lr=1e30", "data.workers=1"], False),
     "wandb": (["optimization.epochs=1", "optimization.warmup_epochs=0", "logging.wandb.mode=offline"], False),
     "checked": (SHORT, True),
+    "mixed": ([*SHORT, "data.mixture.other.root={trained}/shards", "data.mixture.other.weight=2", "data.weight=2"], True),
     "augmented": ([*SHORT, *AUGMENTED], True),
     "fsdp": ([*SHORT, "engine.name=fsdp", "checkpoint.background=true"], False),
     "zero": ([*SHORT, "engine.name=deepspeed", "engine.zero_stage=1"], False),
