@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.mixture import Mixture
-from src.data.order import Order, permute
+from src.data.order import Order
+from src.data.permutation import permute
 from src.randomness import GOLDEN, derive_seed, mix
 
 

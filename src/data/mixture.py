@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.order import permute
+from src.data.permutation import permute
 from src.data.plan import Plan
 from src.randomness import derive_seed
 

@@ -25,6 +25,16 @@ def test_each_epoch_has_each_sample_once(window, lanes, batch_size):
     assert len({samples[epochs == epoch].tobytes() for epoch in range(4)}) == 4
 
 
+@pytest.mark.parametrize("window", [None, 1, 3, 50])
+@pytest.mark.parametrize(("lanes", "batch_size"), [(1, 7), (2, 8), (8, 8), (3, 24), (5, 500)])
+def test_where_a_sample_stands_is_where_it_is_found(window, lanes, batch_size):
+    order = Order(3, SIZES, window, lanes, batch_size)
+    positions = np.arange(3 * order.samples)
+    epochs, samples = order.order(positions)
+    found = [order.positions(epoch, samples[epochs == epoch]) for epoch in range(3)]
+    assert np.array_equal(np.concatenate(found), positions)
+
+
 @pytest.mark.parametrize(("lanes", "batch_size"), [(1, 8), (2, 8), (8, 8), (3, 12), (5, 500)])
 def test_lanes_are_queues_that_the_slots_of_a_batch_are_filled_from(lanes, batch_size):
     order = Order(0, SIZES, 2, lanes, batch_size)
