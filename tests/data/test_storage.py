@@ -40,8 +40,8 @@ def small_and_quick(monkeypatch):
     monkeypatch.setattr(storage_module, "PAUSES", IMPATIENT)
 
 
-def fetched(server, name="data.bin", size=len(DATA)):
-    return b"".join(Storage(server.address).pieces(name, size))
+def fetched(server, more=0):
+    return b"".join(Storage(server.address).pieces("data.bin", len(DATA) + more))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_server_that_hangs_is_given_up_too(serve, monkeypatch):
 
 def test_a_file_that_is_shorter_than_it_was_is_told(serve):
     with pytest.raises(StorageError, match=r"data\.bin could not be read"):
-        fetched(serve(), size=len(DATA) + 1)
+        fetched(serve(), more=1)
 
 
 @pytest.mark.parametrize("status", [401, 403])
