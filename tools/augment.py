@@ -49,7 +49,7 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
     data = config.data
     if data.synthetic is not None:
         make_synthetic(Path(data.root), data.synthetic, data.leads)
-    shards = ECGShards(data.root, data.split, data.leads)
+    shards = ECGShards(data.root, data.split, data.leads, data.cache)
     if unknown := [lead for lead in words.leads if lead not in data.leads]:
         raise ValueError(f"--leads: {unknown[0]} is not in data.leads ({', '.join(data.leads)})")
     sample = find(shards, words.key)

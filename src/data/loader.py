@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from src.config.sections import DataConfig
+from src.data.ahead import fetched_ahead, thrashing
 from src.data.make_plan import make_plan
 from src.data.order import batch_positions, deal, micro_batches
 from src.data.sample import Sample
@@ -45,10 +48,17 @@ class StepBatches(Dataset[Any]):
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
 
+    def order(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The epoch and the number of each of this rank's samples at a step."""
+        return self.plan.order(deal(batch_positions(step, self.batch_size), self.rank, self.world_size))
+
+    def shards_of(self, step: int) -> NDArray[np.int64]:
+        """The numbers of the shards with this rank's samples at a step."""
+        return self.sources.numbers(self.order(step)[1])
+
     def __getitem__(self, step: int) -> list[Batch] | _Refused:
         try:
-            positions = deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
-            epochs, samples = self.plan.order(positions)
+            epochs, samples = self.order(step)
             read = self.sources.read(samples)
             streams = Streams.of_samples(self.seed, epochs, samples)
             return [self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices]
@@ -67,6 +77,9 @@ class Loader:
         self.samples = len(sources)
         """Positions of an epoch: as many as all sources have samples."""
         self.sha256 = sources.sha256
+        self.note = thrashing(config, sources, ranks.world_size // ranks.neighbours)
+        """What people should know of how the shards are fetched, if anything."""
+        self._config, self._sources, self._neighbours = config, sources, ranks.neighbours
         self._workers = config.workers
         self._pin = ranks.device.type == "cuda"
         self._batches = StepBatches(config, sources, collate, ranks, seed)
@@ -75,8 +88,15 @@ class Loader:
         """The micro-batches of steps start, ..., stop - 1.
 
         Raises:
-            ValueError: a sample that is damaged or does not fit, named.
+            ValueError: a sample that is damaged or does not fit, named; a storage that can't be read.
         """
+        shards_of, steps = self._batches.shards_of, range(start, stop)
+        with fetched_ahead(self._config, self._sources, shards_of, steps, self._neighbours) as reach:
+            for step, batches in zip(steps, self._steps(start, stop), strict=True):
+                reach(step)
+                yield batches
+
+    def _steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
         loader = DataLoader(
             self._batches,
             batch_size=None,

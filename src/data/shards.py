@@ -17,19 +17,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.index import (
-    BUILD,
-    INDEX_NAME,
-    Index,
-    ShardEntry,
-    open_table,
-    table_path,
-)
-from src.data.load_index import load_index
+from src.config.sections import CacheConfig, is_address
+from src.data.index import Index, ShardEntry
+from src.data.load_index import read_index
 from src.data.modalities import MODALITIES
 from src.data.modality import Modality
+from src.data.roots import OpenTar, find_root
 from src.data.sample import Row, Sample, decode_about, decode_sample, fields_of, rows
-from src.files import sha256_of
 
 OPEN_SHARDS = 64
 """Shards of a reader that are open at a time: two file descriptors each, where a process may usually have 1,024."""
@@ -38,11 +32,9 @@ OPEN_SHARDS = 64
 class _OpenShard:
     """A tar's file descriptor, table and the members with the content of its samples."""
 
-    def __init__(self, path: Path, modality: Modality) -> None:
-        self.path = path
-        self.table = open_table(table_path(path))
+    def __init__(self, tar: OpenTar, modality: Modality) -> None:
+        self.path, self._fd, self.table = tar
         self.fields = fields_of(self.table, modality)
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def pread(self, size: int, start: int) -> bytes:
         """Bytes at an offset; leaves no file position behind, so that forked workers may share the descriptor."""
@@ -60,19 +52,20 @@ class _OpenShard:
 class Shards:
     """The samples of one split of a shards folder, by their global number 0 .. len - 1.
 
-    Can be pickled and forked. Not for several threads at once.
+    `root` is a folder, or an address whose shards are fetched into `cache`. Can be pickled and forked. Not for several
+    threads at once.
 
     Raises:
-        ValueError: no or a damaged index, an unknown split, a missing tar, or one that has not the size it was indexed
-            with.
+        ValueError: no or a damaged index, an unknown split, a missing tar, one that has not the size it was indexed
+            with, or a storage that can't be read.
     """
 
-    def __init__(self, root: Path | str, split: str) -> None:
-        self.root, self.split = Path(root), split
-        self.index, self.sha256 = load_index(self.root)
+    def __init__(self, root: Path | str, split: str, cache: CacheConfig | None = None) -> None:
+        self._root, self.split = find_root(root, cache), split
+        self.root, self.remote = self._root.name, is_address(str(root))
+        self.index, self.sha256 = read_index(self._root)
         self._entries = _entries(self.root, self.index, split)
-        for entry in self._entries:
-            _check_files(self.root / entry.name, entry)
+        self._root.check(self._entries)
         self._labels = len(self.index.labels.names)
         self._modality = MODALITIES[self.index.modality]
         self._ends = np.cumsum([entry.samples for entry in self._entries], dtype=np.int64)
@@ -88,6 +81,19 @@ class Shards:
     def sizes(self) -> tuple[int, ...]:
         """Samples of each shard, in the order of their numbers."""
         return tuple(entry.samples for entry in self._entries)
+
+    @property
+    def bytes(self) -> tuple[int, ...]:
+        """Of each tar."""
+        return tuple(entry.bytes for entry in self._entries)
+
+    def numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the shards that hold samples, each once."""
+        return np.unique(np.searchsorted(self._ends, samples, side="right"))
+
+    def fetch(self, number: int) -> None:
+        """Have a shard of an address in the cache, or see to it that another process does; raises as `read`."""
+        self._root.fetch(self._entries[number])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -166,13 +172,11 @@ class Shards:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        path = self.root / self._entries[number].name
-        if number not in self._verified:
-            _check_table(path, self._entries[number])
-            self._verified.add(number)
         while len(self._open) >= OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        self._open[number] = _OpenShard(path, self._modality)
+        tar = self._root.open(self._entries[number], verify=number not in self._verified)
+        self._verified.add(number)
+        self._open[number] = _OpenShard(tar, self._modality)
         return self._open[number]
 
     def close(self) -> None:
@@ -198,27 +202,7 @@ def _unusable(shard: _OpenShard, row: Row, error: ValueError) -> str:
     return f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again"
 
 
-def _entries(root: Path, index: Index, split: str) -> tuple[ShardEntry, ...]:
+def _entries(root: str, index: Index, split: str) -> tuple[ShardEntry, ...]:
     if split not in index.splits:
         raise ValueError(f"{root} has no split {split}: set data.split to one of {', '.join(index.splits)}")
     return index.splits[split]
-
-
-def _check_files(tar: Path, entry: ShardEntry) -> None:
-    """That a tar is there with its size, and its table is there; their contents are checked as they are read."""
-    remedy = "restore it from its source or build the shards again"
-    if not tar.is_file():
-        raise ValueError(f"{tar} is missing though {tar.parent / INDEX_NAME} lists it: {remedy}")
-    if (size := tar.stat().st_size) != entry.bytes:
-        raise ValueError(f"{tar} has {size:,} bytes and was indexed with {entry.bytes:,}: {remedy}")
-    if not table_path(tar).is_file():
-        raise ValueError(f"{table_path(tar)}, the offset table of {tar.name}, is missing: {remedy}")
-
-
-def _check_table(tar: Path, entry: ShardEntry) -> None:
-    """That a tar's table is the indexed one: a wrong offset would look like a damaged tar."""
-    if sha256_of(table_path(tar)) != entry.index_sha256:
-        raise ValueError(
-            f"{table_path(tar)} is not the offset table that {INDEX_NAME} was written with: restore it from its source,"
-            f" or delete {tar.parent / INDEX_NAME} and index the folder again with `{BUILD} index --input {tar.parent}`"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,33 @@ class Sources:
     def offsets(self) -> list[int]:
         """The number of each source's first sample."""
         return [0, *self._ends[:-1].tolist()]
+
+    @property
+    def remote(self) -> list[Shards]:
+        """The sources behind an address."""
+        return [part for part in self.parts.values() if part.remote]
+
+    @property
+    def bytes(self) -> list[int]:
+        """That each tar of all sources takes in the cache, none where it lies on this machine."""
+        return [size if part.remote else 0 for part in self.parts.values() for size in part.bytes]
+
+    def numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the shards that hold samples, each once; those of a source follow those of the one before."""
+        found, first = [], 0
+        for (start, end), part in zip(pairwise([0, *self._ends.tolist()]), self.parts.values(), strict=True):
+            own = samples[(samples >= start) & (samples < end)]
+            found.append(part.numbers(own - start) + first)
+            first += len(part.sizes)
+        return np.concatenate(found)
+
+    def fetch(self, number: int) -> None:
+        """As `Shards.fetch`."""
+        for part in self.parts.values():
+            if number < len(part.sizes):
+                return part.fetch(number)
+            number -= len(part.sizes)
+        raise AssertionError("no such shard")
 
     def read(self, samples: NDArray[np.int64]) -> list[Sample]:
         """The samples, in the order asked for; keys of others than data.root are `<source>:<key>`. Raises as Shards."""

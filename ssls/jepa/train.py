@@ -49,7 +49,7 @@ def main(config: Config, run: TrainingRun) -> None:
     if config.data.synthetic is not None:
         make_synthetic(Path(config.data.root), config.data.synthetic, config.data.leads)
     data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
-    shards = ECGShards(data.root, data.split, data.leads)
+    shards = ECGShards(data.root, data.split, data.leads, data.cache)
     collate = Collate(config, shards)
     loader = Loader(data, ecg_sources(data, shards), collate, run.ranks, config.seed)
     part = EncoderPart("teacher", encoder, collate.preprocessing)
