@@ -62,7 +62,8 @@ class Shards:
 
     def __init__(self, root: Path | str, split: str, cache: CacheConfig | None = None) -> None:
         self._root, self.split = find_root(root, cache), split
-        self.root, self.remote = self._root.name, is_address(str(root))
+        self.root, self.cache = self._root.name, cache
+        self.remote = is_address(str(root))
         self.index, self.sha256 = read_index(self._root)
         self._entries = _entries(self.root, self.index, split)
         self._root.check(self._entries)
