@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +14,12 @@ NAMED = 3
 
 
 class BrokenSample(ValueError):
-    """One sample that can't be used whoever reads it, while others of its shard can; the message is one sentence."""
+    """One sample that can't be used whoever reads it; the message is one sentence.
 
-    def __init__(self, shard: Path, key: str, sentence: str) -> None:
+    `shard` is the name of its tar.
+    """
+
+    def __init__(self, shard: str, key: str, sentence: str) -> None:
         super().__init__(sentence)
         self.shard, self.key = shard, key
 

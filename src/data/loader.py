@@ -18,11 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.config.sections import DataConfig
 from src.data.activity import Activity
+from src.data.ahead import fetched_ahead, thrashing
 from src.data.broken import Broken, BrokenSample, BrokenSamples, refuse_too_many
+from src.data.make_plan import make_plan
 from src.data.order import batch_positions, deal, micro_batches
-from src.data.plan import make_plan
 from src.data.sample import Sample
 from src.data.shards import Shards
+from src.data.sources import Sources
 from src.data.watch import Watch
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.distributed.ranks import Ranks
@@ -73,14 +75,22 @@ class _Refused:
 class StepBatches(Dataset[Any]):
     """Item n is what this rank gets for step n."""
 
-    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
-        self.shards, self.collate, self.seed = shards, collate, seed
-        self.plan = make_plan(config, shards, seed)
+    def __init__(self, config: DataConfig, sources: Sources, collate: Collate, ranks: Ranks, seed: int) -> None:
+        self.sources, self.collate, self.seed = sources, collate, seed
+        self.plan = make_plan(config, sources, seed)
         self.batch_size, self.limit = config.batch_size, config.broken
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
         self.activity = Activity(max(config.workers, 1))
         self._prepare = collate.prepare if isinstance(collate, Prepares) else None
+
+    def order(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The epoch and the number of each of this rank's samples at a step."""
+        return self.plan.order(self._positions(step))
+
+    def shards_of(self, step: int) -> NDArray[np.int64]:
+        """The numbers of the shards with this rank's samples at a step."""
+        return self.sources.numbers(self.order(step)[1])
 
     def __getitem__(self, step: int) -> Loaded | _Refused:
         try:
@@ -90,18 +100,20 @@ class StepBatches(Dataset[Any]):
         self.activity.note("waiting for work")
         return loaded
 
+    def _positions(self, step: int) -> NDArray[np.int64]:
+        return deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
+
     def _load(self, step: int) -> Loaded:
-        positions = deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
-        epochs, samples = self.plan.order(positions)
+        epochs, samples = self.order(step)
         streams = Streams.of_samples(self.seed, epochs, samples)
         read = self._read(samples, streams)
-        broken = self._replace(step, positions, samples, read, streams)
+        broken = self._replace(step, samples, read, streams)
         self.activity.note(f"collating step {step}")
         return Loaded([self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices], broken)
 
     def _read(self, samples: NDArray[np.int64], streams: Streams) -> list[Any]:
         """What is collated of each sample, its key among it; a BrokenSample in the place of one that is."""
-        read = self.shards.read_each(samples, self._reading)
+        read = self.sources.read_each(samples, self._reading)
         if self._prepare is None:
             return read
         return [
@@ -116,12 +128,11 @@ class StepBatches(Dataset[Any]):
         try:
             return {**self._prepare(sample, streams), "key": key}
         except ValueError as error:
-            shard = self.shards.shard_of(number)
-            return BrokenSample(shard, key, f"{shard}: sample {key}: {error}: build the shards again")
+            tar = self.sources.shard_of(number)
+            sentence = f"{tar}: sample {key}: {error}: build the shards again"
+            return BrokenSample(tar.rpartition("/")[2], key, sentence)
 
-    def _replace(
-        self, step: int, positions: NDArray[np.int64], samples: NDArray[np.int64], read: list[Any], streams: Streams
-    ) -> list[Broken]:
+    def _replace(self, step: int, samples: NDArray[np.int64], read: list[Any], streams: Streams) -> list[Broken]:
         """Give the slots of broken samples to others, in place, and tell of all that are broken.
 
         A slot keeps its streams: the sample that comes in may be in the same batch a second time, and is not its twin.
@@ -130,12 +141,12 @@ class StepBatches(Dataset[Any]):
         for slot in [slot for slot, sample in enumerate(read) if isinstance(sample, BrokenSample)]:
             number, places = int(samples[slot]), 0
             while isinstance(found := read[slot], BrokenSample):
-                broken[number] = Broken(step, number, found.shard.name, found.key, str(found))
+                broken[number] = Broken(step, number, found.shard, found.key, str(found))
                 refuse_too_many(list(broken.values()), self.limit)
                 places += 1
-                if places == self.plan.samples:
+                if places == len(self.sources):
                     raise ValueError(f"no sample of the epoch can be used, the last of all is this one: {found}")
-                number = self.plan.instead(int(positions[slot]), places)
+                number = self.plan.instead(int(self._positions(step)[slot]), places)
                 (read[slot],) = self._read(np.array([number]), streams[slot : slot + 1])
         return list(broken.values())
 
@@ -149,45 +160,57 @@ class StepBatches(Dataset[Any]):
 class Loader:
     """The batches of one rank, read ahead by `data.workers` processes."""
 
-    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
-        self.samples = len(shards)
-        self.sha256 = shards.sha256
+    def __init__(self, config: DataConfig, shards: Shards | Sources, collate: Collate, ranks: Ranks, seed: int) -> None:
+        sources = shards if isinstance(shards, Sources) else Sources(shards)
+        self.samples = len(sources)
+        """Positions of an epoch: as many as all sources have samples."""
+        self.sha256 = sources.sha256
+        self.note = thrashing(config, sources, ranks.world_size // ranks.neighbours)
+        """What people should know of how the shards are fetched, if anything."""
         self.broken = BrokenSamples(config.broken)
         """Those of the batches that were handed out."""
+        self._config, self._sources, self._neighbours = config, sources, ranks.neighbours
         self._workers = config.workers
         self._pin = ranks.device.type == "cuda"
-        self._batches = StepBatches(config, shards, collate, ranks, seed)
+        self._batches = StepBatches(config, sources, collate, ranks, seed)
         self._watch = Watch(self._batches.activity, ranks.rank, config.timeout, alone=config.workers == 0)
 
     def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """The micro-batches of steps start, ..., stop - 1; to be asked for by the main thread.
 
         Raises:
-            ValueError: samples that do not fit, too many broken ones, storage that fails or does not answer, a worker
+            ValueError: samples that do not fit, too many broken ones, a storage that fails or does not answer, a worker
                 that died; named.
         """
+        shards_of, steps = self._batches.shards_of, range(start, stop)
+        with fetched_ahead(self._config, self._sources, shards_of, steps, self._neighbours) as reach:
+            for step, loaded in zip(steps, self._loaded(steps), strict=True):
+                reach(step)
+                self.broken.add(loaded.broken)
+                yield loaded.batches
+
+    def _loaded(self, steps: range) -> Iterator[Loaded]:
         activity = self._batches.activity
         activity.clear()
-        batches = self._begin(start, stop)
+        batches = self._begin(steps)
         try:
-            for step in range(start, stop):
+            for step in steps:
                 with self._watch.waiting(step):
                     loaded = next(batches)
                 if isinstance(loaded, _Refused):
                     raise ValueError(loaded.message)
-                self.broken.add(loaded.broken)
-                yield loaded.batches
+                yield loaded
         except Exception:
             activity.kill()  # torch would wait seconds for those that are stuck
             raise
 
-    def _begin(self, start: int, stop: int) -> Iterator[Loaded | _Refused]:
+    def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
         own_handler = signal.getsignal(signal.SIGCHLD)
         batches = iter(
             DataLoader(
                 self._batches,
                 batch_size=None,
-                sampler=range(start, stop),
+                sampler=steps,
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,7 +13,7 @@ PAUSES = (1.0, 3.0, 9.0)
 storage is gone ends within half a minute."""
 
 
-def patiently(path: Path, read: Callable[[], T], close: Callable[[], object]) -> T:
+def patiently(path: str, read: Callable[[], T], close: Callable[[], object]) -> T:
     """What `read` returns, which opens the file at `path` if need be; it is closed after each failure.
 
     Raises:

@@ -87,6 +87,8 @@ class TrainingRun(Run):
         """
         if not self.check:
             self.claim()
+        if loader.note:
+            self.say(f"warning: {loader.note}")
         start = self._restore(engine, loader, monitor)
         if self.check:
             yield from self._check_steps(loader, start)
