@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from src.data.broken import BrokenSample
 from src.data.sample import Sample
 from src.data.shards import Shards
 
@@ -46,9 +48,9 @@ class Sources:
         return [part for part in self.parts.values() if part.remote]
 
     @property
-    def bytes(self) -> list[int]:
-        """That each tar of all sources takes in the cache, none where it lies on this machine."""
-        return [size if part.remote else 0 for part in self.parts.values() for size in part.bytes]
+    def tar_sizes(self) -> list[int]:
+        """Bytes that each tar of all sources takes in the cache, none where it lies on this machine."""
+        return [size if part.remote else 0 for part in self.parts.values() for size in part.tar_sizes]
 
     def numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers of the shards that hold samples, each once; those of a source follow those of the one before."""
@@ -67,12 +69,26 @@ class Sources:
             number -= len(part.sizes)
         raise AssertionError("no such shard")
 
-    def read(self, samples: NDArray[np.int64]) -> list[Sample]:
-        """The samples, in the order asked for; keys of others than data.root are `<source>:<key>`. Raises as Shards."""
+    def read_each(self, samples: NDArray[np.int64], reading: Callable[[str], object]) -> list[Sample | BrokenSample]:
+        """As `Shards.read_each`; keys and shards of others than data.root are `<source>:<name>`."""
         numbers = np.searchsorted(self._ends, samples, side="right")
-        found: list[Sample | None] = [None] * len(samples)
+        found: list[Any] = [None] * len(samples)
         for number, (name, part) in enumerate(self.parts.items()):
             places = np.flatnonzero(numbers == number)
-            for place, sample in zip(places.tolist(), part.read(samples[places] - self.offsets[number]), strict=True):
-                found[place] = sample if number == 0 else {**sample, "key": f"{name}:{sample['key']}"}
-        return [sample for sample in found if sample is not None]
+            read = part.read_each(samples[places] - self.offsets[number], reading)
+            for place, sample in zip(places.tolist(), read, strict=True):
+                found[place] = sample if number == 0 else _named(name, sample)
+        return found
+
+    def shard_of(self, sample: int) -> tuple[str, str]:
+        """The name of the tar that holds a sample, and where it is."""
+        number = int(np.searchsorted(self._ends, sample, side="right"))
+        name, part = list(self.parts.items())[number]
+        shard, place = part.shard_of(sample - self.offsets[number])
+        return shard if number == 0 else f"{name}:{shard}", place
+
+
+def _named(source: str, sample: Sample | BrokenSample) -> Sample | BrokenSample:
+    if isinstance(sample, BrokenSample):
+        return BrokenSample(f"{source}:{sample.shard}", f"{source}:{sample.key}", str(sample))
+    return {**sample, "key": f"{source}:{sample['key']}"}
