@@ -8,6 +8,8 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
 python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
 python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
 python -m tools.benchmark build --modality video             records a second of a core that builds shards
+python -m tools.benchmark data [--sets ecg video]            samples a second of the loader, beside other ways to the
+                                                             same batches (ten minutes)
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from src.randomness import Streams
 from src.run.environment import code_version
 from tools.benchmark_augmentations import BENCHES, ecgs
 from tools.benchmark_build import ARCHIVES, benchmark_build
+from tools.benchmark_data import benchmark_data
 from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
+from tools.benchmark_sets import BENCHES as SETS
 
 REPEATS = 7  # odd, so that the median is one of them
 MASK_GRIDS = ((50,), (100,), (200,), (16, 16))
@@ -257,6 +261,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     build.add_argument("--builds", nargs="+", metavar="ROW", help="rows of the table, h264 for instance; default: all")
     build.add_argument("--output", type=Path, help="folder on the disk to write to; default: that of temporary files")
     build.set_defaults(run=benchmark_build)
+
+    data = verbs.add_parser("data", help="samples a second of the loader, beside other ways to the same batches")
+    data.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
+    data.add_argument("--records", type=_count, help="of each set; default: 48 volumes to 10,000 beats")
+    data.add_argument("--rounds", type=_count, default=5, help="default: %(default)s")
+    data.add_argument("--workers", type=int, nargs="+", choices=range(65), default=[0, 1, 2], metavar="N")
+    data.add_argument("--output", type=Path, help="folder on the disk to measure; default: that of temporary files")
+    data.add_argument("--profile", action="store_true", help="where the time of the loader in this process goes")
+    data.set_defaults(run=benchmark_data)
     for verb in (engines, checkpoint):
         verb.add_argument("--fname", default="configs/jepa/ecg_demo.yaml", help="JEPA config; default: %(default)s")
         verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of it")

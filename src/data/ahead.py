@@ -86,7 +86,7 @@ def fetched_ahead(
     budget = SHARE * config.cache.size * 1e9 / (neighbours if config.lanes > 1 else 1)
     context = multiprocessing.get_context("fork")
     reached = context.Value("q", steps.start, lock=False)
-    horizon = Horizon(shards_of, sources.bytes, budget, steps)
+    horizon = Horizon(shards_of, sources.tar_sizes, budget, steps)
     process = context.Process(target=_fetch, args=(os.getpid(), sources, horizon, reached), daemon=True)
     process.start()
 
@@ -122,7 +122,7 @@ def thrashing(config: DataConfig, sources: Sources, machines: int) -> str | None
     """
     if config.cache is None or not sources.remote:
         return None
-    size, total = config.cache.size * 1e9, sum(sources.bytes)
+    size, total = config.cache.size * 1e9, sum(sources.tar_sizes)
     if total <= size:
         return None
     told = f"data.cache.size {config.cache.size:g} GB is less than"
@@ -131,7 +131,7 @@ def thrashing(config: DataConfig, sources: Sources, machines: int) -> str | None
             f"{told} the {total / 1e9:.3g} GB of split {config.split}, and its samples are shuffled over all of it: "
             "every shard is fetched many times in an epoch; set data.window to the shards of a quarter of the cache"
         )
-    windows = [sum(sorted(part.bytes)[-config.window :]) for part in sources.remote]
+    windows = [sum(sorted(part.tar_sizes)[-config.window :]) for part in sources.remote]
     needed = sum(windows) * -(-config.lanes // machines)
     if needed <= size:
         return None

@@ -14,10 +14,7 @@ NAMED = 3
 
 
 class BrokenSample(ValueError):
-    """One sample that can't be used whoever reads it; the message is one sentence.
-
-    `shard` is the name of its tar.
-    """
+    """One sample that can't be used whoever reads it, while others of its shard can; the message is one sentence."""
 
     def __init__(self, shard: str, key: str, sentence: str) -> None:
         super().__init__(sentence)

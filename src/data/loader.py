@@ -30,6 +30,9 @@ from src.distributed.processes import die_with_parent, ignore_signals
 from src.distributed.ranks import Ranks
 from src.randomness import Streams
 
+TOGETHER = 16
+"""Steps whose samples are looked up at once: the plan takes 0.5 ms for 64 positions and 0.8 ms for 1,024."""
+
 Batch = dict[str, Any]
 Prepared = Mapping[str, Any]
 
@@ -83,10 +86,21 @@ class StepBatches(Dataset[Any]):
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
         self.activity = Activity(max(config.workers, 1))
         self._prepare = collate.prepare if isinstance(collate, Prepares) else None
+        self._ordered: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """This rank's positions at a step."""
+        return deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
 
     def order(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The epoch and the number of each of this rank's samples at a step."""
-        return self.plan.order(self._positions(step))
+        first = step - step % TOGETHER
+        if self._ordered is None or self._ordered[0] != first:
+            positions = np.stack([self.positions(other) for other in range(first, first + TOGETHER)])
+            epochs, samples = self.plan.order(positions.reshape(-1))
+            self._ordered = first, epochs.reshape(positions.shape), samples.reshape(positions.shape)
+        _, epochs, samples = self._ordered
+        return epochs[step - first], samples[step - first]
 
     def shards_of(self, step: int) -> NDArray[np.int64]:
         """The numbers of the shards with this rank's samples at a step."""
@@ -99,9 +113,6 @@ class StepBatches(Dataset[Any]):
             return _Refused(str(error))
         self.activity.note("waiting for work")
         return loaded
-
-    def _positions(self, step: int) -> NDArray[np.int64]:
-        return deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
 
     def _load(self, step: int) -> Loaded:
         epochs, samples = self.order(step)
@@ -128,9 +139,8 @@ class StepBatches(Dataset[Any]):
         try:
             return {**self._prepare(sample, streams), "key": key}
         except ValueError as error:
-            tar = self.sources.shard_of(number)
-            sentence = f"{tar}: sample {key}: {error}: build the shards again"
-            return BrokenSample(tar.rpartition("/")[2], key, sentence)
+            shard, place = self.sources.shard_of(number)
+            return BrokenSample(shard, key, f"{place}: sample {key}: {error}: build the shards again")
 
     def _replace(self, step: int, samples: NDArray[np.int64], read: list[Any], streams: Streams) -> list[Broken]:
         """Give the slots of broken samples to others, in place, and tell of all that are broken.
@@ -146,7 +156,7 @@ class StepBatches(Dataset[Any]):
                 places += 1
                 if places == len(self.sources):
                     raise ValueError(f"no sample of the epoch can be used, the last of all is this one: {found}")
-                number = self.plan.instead(int(self._positions(step)[slot]), places)
+                number = self.plan.instead(int(self.positions(step)[slot]), places)
                 (read[slot],) = self._read(np.array([number]), streams[slot : slot + 1])
         return list(broken.values())
 
@@ -179,38 +189,33 @@ class Loader:
         """The micro-batches of steps start, ..., stop - 1; to be asked for by the main thread.
 
         Raises:
-            ValueError: samples that do not fit, too many broken ones, a storage that fails or does not answer, a worker
+            ValueError: samples that do not fit, too many broken ones, storage that fails or does not answer, a worker
                 that died; named.
         """
-        shards_of, steps = self._batches.shards_of, range(start, stop)
-        with fetched_ahead(self._config, self._sources, shards_of, steps, self._neighbours) as reach:
-            for step, loaded in zip(steps, self._loaded(steps), strict=True):
-                reach(step)
-                self.broken.add(loaded.broken)
-                yield loaded.batches
-
-    def _loaded(self, steps: range) -> Iterator[Loaded]:
         activity = self._batches.activity
         activity.clear()
-        batches = self._begin(steps)
+        batches, steps = self._begin(start, stop), range(start, stop)
         try:
-            for step in steps:
-                with self._watch.waiting(step):
-                    loaded = next(batches)
-                if isinstance(loaded, _Refused):
-                    raise ValueError(loaded.message)
-                yield loaded
+            with fetched_ahead(self._config, self._sources, self._batches.shards_of, steps, self._neighbours) as reach:
+                for step in steps:
+                    reach(step)
+                    with self._watch.waiting(step):
+                        loaded = next(batches)
+                    if isinstance(loaded, _Refused):
+                        raise ValueError(loaded.message)
+                    self.broken.add(loaded.broken)
+                    yield loaded.batches
         except Exception:
             activity.kill()  # torch would wait seconds for those that are stuck
             raise
 
-    def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
+    def _begin(self, start: int, stop: int) -> Iterator[Loaded | _Refused]:
         own_handler = signal.getsignal(signal.SIGCHLD)
         batches = iter(
             DataLoader(
                 self._batches,
                 batch_size=None,
-                sampler=steps,
+                sampler=range(start, stop),
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin,

@@ -38,7 +38,8 @@ OPEN_SHARDS = 64
 class _OpenShard:
     """A tar's file descriptor, table and the members with the content of its samples."""
 
-    def __init__(self, tar: OpenTar, modality: Modality) -> None:
+    def __init__(self, name: str, tar: OpenTar, modality: Modality) -> None:
+        self.name = name
         self.path, self._fd, self.table = tar
         self.fields = fields_of(self.table, modality)
 
@@ -95,8 +96,8 @@ class Shards:
         return tuple(entry.samples for entry in self._entries)
 
     @property
-    def bytes(self) -> tuple[int, ...]:
-        """Of each tar."""
+    def tar_sizes(self) -> tuple[int, ...]:
+        """Bytes of each tar."""
         return tuple(entry.bytes for entry in self._entries)
 
     def numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -145,9 +146,10 @@ class Shards:
                 found[place] = sample
         return found
 
-    def shard_of(self, sample: int) -> str:
-        """The tar that holds a sample, for errors."""
-        return self._path(int(np.searchsorted(self._ends, sample, side="right")))
+    def shard_of(self, sample: int) -> tuple[str, str]:
+        """The name of the tar that holds a sample, and where it is."""
+        name = self._entries[int(np.searchsorted(self._ends, sample, side="right"))].name
+        return name, f"{self.root}/{name}"
 
     def batches(self, samples: NDArray[np.int64] | None = None, size: int = 512) -> Iterator[list[Sample]]:
         """Samples, or all of the split, in order and `size` at a time, so that few are in memory."""
@@ -164,45 +166,45 @@ class Shards:
         for number in range(len(self._entries)):
             yield from self._patiently(number, partial(self._about, number))
 
-    def _about(self, number: int) -> list[tuple[NDArray[np.float32], str | None]]:
-        found, shard = [], self._shard(number)
-        for row in rows(shard.table, shard.fields):
-            told, category = (shard.member(row, place) for place in (row.meta, row.category))
-            try:
-                found.append(decode_about(told, category, self._labels))
-            except ValueError as error:
-                raise ValueError(_unusable(shard, row, error)) from error
-        return found
-
-    def _path(self, number: int) -> str:
-        return f"{self.root}/{self._entries[number].name}"
-
     def _patiently(self, number: int, read: Callable[[], list[T]]) -> list[T]:
         """What is read of a shard, which is opened anew where its storage fails."""
-        return patiently(self._path(number), read, partial(self._forget, number))
+        return patiently(f"{self.root}/{self._entries[number].name}", read, partial(self._forget, number))
 
     def _keys(self, number: int, rows_P: NDArray[np.int64]) -> list[str]:
         return [key.decode() for key in self._shard(number).table["key"][rows_P].tolist()]
 
     def _read_shard(self, number: int, rows_P: NDArray[np.int64]) -> list[Sample | BrokenSample]:
-        name, shard = self._entries[number].name, self._shard(number)
-        return [self._read(name, shard, row) for row in rows(shard.table[rows_P], shard.fields)]
+        shard = self._shard(number)
+        return [self._read(number, row) for row in rows(shard.table[rows_P], shard.fields)]
 
-    def _read(self, name: str, shard: _OpenShard, row: Row) -> Sample | BrokenSample:
+    def _about(self, number: int) -> list[tuple[NDArray[np.float32], str | None]]:
+        shard, found = self._shard(number), []
+        for row in rows(shard.table, shard.fields):
+            told, category = (shard.member(row, place) for place in (row.meta, row.category))
+            try:
+                found.append(decode_about(told, category, self._labels))
+            except ValueError as error:
+                raise _undecodable(shard, row, error) from error
+        return found
+
+    def _read(self, number: int, row: Row) -> Sample | BrokenSample:
+        shard = self._shard(number)
         extent = shard.pread(row.size, row.start)
         if not _intact(extent, row):
-            extent = shard.pread_anew(row.size, row.start)  # memory and networks slip; damage stays
+            shard, extent = self._read_anew(number, row)
         if not _intact(extent, row):
-            key, end = row.key.decode(), row.start + row.size
-            sentence = (
-                f"{shard.path} is damaged at sample {key}: bytes {row.start} to {end} are not those that were indexed: "
-                "restore the file from its source or build the shards again"
-            )
-            return BrokenSample(name, key, sentence)
+            return _damaged(shard, row)
         try:
             return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:
-            return BrokenSample(name, row.key.decode(), _unusable(shard, row, error))
+            return _undecodable(shard, row, error)
+
+    def _read_anew(self, number: int, row: Row) -> tuple[_OpenShard, bytes]:
+        """A second look, from the storage itself: memories, networks and caches slip, and what is damaged stays so."""
+        self._forget(number)
+        self._root.drop(self._entries[number])
+        shard = self._shard(number)
+        return shard, shard.pread_anew(row.size, row.start)
 
     def _by_shard(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], list[int]]]:
         """For each shard with some of the samples: its number, their rows in its table, their places in `samples`."""
@@ -226,7 +228,7 @@ class Shards:
             self._open.popitem(last=False)[1].close()
         tar = self._root.open(self._entries[number], verify=number not in self._verified)
         self._verified.add(number)
-        self._open[number] = _OpenShard(tar, self._modality)
+        self._open[number] = _OpenShard(self._entries[number].name, tar, self._modality)
         return self._open[number]
 
     def _forget(self, number: int) -> None:
@@ -261,8 +263,18 @@ def _intact(extent: bytes, row: Row) -> bool:
     return len(extent) == row.size and zlib.crc32(extent) == row.crc32
 
 
-def _unusable(shard: _OpenShard, row: Row, error: ValueError) -> str:
-    return f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again"
+def _damaged(shard: _OpenShard, row: Row) -> BrokenSample:
+    key = row.key.decode()
+    sentence = (
+        f"{shard.path} is damaged at sample {key}: bytes {row.start} to {row.start + row.size} are not those that were"
+        " indexed: restore the file from its source or build the shards again"
+    )
+    return BrokenSample(shard.name, key, sentence)
+
+
+def _undecodable(shard: _OpenShard, row: Row, error: ValueError) -> BrokenSample:
+    key = row.key.decode()
+    return BrokenSample(shard.name, key, f"{shard.path}: sample {key}: {error}: build the shards again")
 
 
 def _entries(root: str, index: Index, split: str) -> tuple[ShardEntry, ...]:

@@ -48,9 +48,9 @@ class Sources:
         return [part for part in self.parts.values() if part.remote]
 
     @property
-    def bytes(self) -> list[int]:
-        """That each tar of all sources takes in the cache, none where it lies on this machine."""
-        return [size if part.remote else 0 for part in self.parts.values() for size in part.bytes]
+    def tar_sizes(self) -> list[int]:
+        """Bytes that each tar of all sources takes in the cache, none where it lies on this machine."""
+        return [size if part.remote else 0 for part in self.parts.values() for size in part.tar_sizes]
 
     def numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers of the shards that hold samples, each once; those of a source follow those of the one before."""
@@ -70,7 +70,7 @@ class Sources:
         raise AssertionError("no such shard")
 
     def read_each(self, samples: NDArray[np.int64], reading: Callable[[str], object]) -> list[Sample | BrokenSample]:
-        """As `Shards.read_each`; keys of others than data.root are `<source>:<key>`."""
+        """As `Shards.read_each`; keys and shards of others than data.root are `<source>:<name>`."""
         numbers = np.searchsorted(self._ends, samples, side="right")
         found: list[Any] = [None] * len(samples)
         for number, (name, part) in enumerate(self.parts.items()):
@@ -80,13 +80,15 @@ class Sources:
                 found[place] = sample if number == 0 else _named(name, sample)
         return found
 
-    def shard_of(self, sample: int) -> str:
-        """As `Shards.shard_of`."""
+    def shard_of(self, sample: int) -> tuple[str, str]:
+        """The name of the tar that holds a sample, and where it is."""
         number = int(np.searchsorted(self._ends, sample, side="right"))
-        return list(self.parts.values())[number].shard_of(sample - self.offsets[number])
+        name, part = list(self.parts.items())[number]
+        shard, place = part.shard_of(sample - self.offsets[number])
+        return shard if number == 0 else f"{name}:{shard}", place
 
 
 def _named(source: str, sample: Sample | BrokenSample) -> Sample | BrokenSample:
     if isinstance(sample, BrokenSample):
-        return BrokenSample(sample.shard, f"{source}:{sample.key}", str(sample))
+        return BrokenSample(f"{source}:{sample.shard}", f"{source}:{sample.key}", str(sample))
     return {**sample, "key": f"{source}:{sample['key']}"}

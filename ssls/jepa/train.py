@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from src.data.batches.ecg import ECGBatch
 from src.data.ecg_shards import ECGShards, ecg_sources
 from src.data.loader import Batch, Loader
 from src.data.sample import Sample
@@ -17,7 +18,6 @@ from src.masks.sampler import MaskSampler
 from src.optimization.schedules import linear
 from src.randomness import Streams
 from src.run.training import TrainingRun
-from src.transforms.ecg import ECGTransform
 from ssls.jepa.config import Config
 from ssls.jepa.model import JEPA
 
@@ -32,13 +32,13 @@ class Collate:
 
     def __init__(self, config: Config, shards: ECGShards) -> None:
         self.preprocessing = shards.preprocessing(config.data.transform, config.model.encoder.length)
-        self.transform = ECGTransform(config.data.transform, self.preprocessing)
+        self.ecg = ECGBatch(config.data.transform, self.preprocessing, config.seed)
         self.masks = MaskSampler(config.mask, config.model.encoder.grid, config.seed)
 
     def __call__(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch:
         masks = self.masks(step, streams.fork("mask"))
         return {
-            "ecg": torch.from_numpy(self.transform(samples, streams.fork("transform"))),
+            "ecg": self.ecg(step, samples, streams)["ecg"],
             "context": torch.from_numpy(masks.context_BK),
             "targets": torch.from_numpy(masks.targets_BMT),
         }

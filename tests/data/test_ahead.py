@@ -108,7 +108,7 @@ def test_batches_are_those_of_the_folder_and_each_shard_comes_once_in_an_epoch(s
     )
     for mine, theirs in zip(loader_of(shards, **settings).steps(0, 24), folder.steps(0, 24), strict=True):
         assert [batch["keys"] for batch in mine] == [batch["keys"] for batch in theirs]
-    sizes = dict(zip((f"train-{number:06d}.tar" for number in range(16)), shards.bytes, strict=True))
+    sizes = dict(zip((f"train-{number:06d}.tar" for number in range(16)), shards.tar_sizes, strict=True))
     assert {name: served.bytes_of(name) for name in sizes} == sizes
 
 
