@@ -49,8 +49,10 @@ def folder(tmp_path):
 
 
 def loader(root, collate=None, **settings):
+    """One that knows all shards and has none of them open."""
     config = DataConfig(root="unused", batch_size=10, leads=LEADS, **settings)
-    shards = ECGShards(root, "train", LEADS)
+    with ECGShards(root, "train", LEADS) as shards:
+        shards.read(np.arange(30))
     return Loader(config, shards, collate or Collate(), Ranks(1, 2, torch.device("cpu")), seed=3)
 
 
