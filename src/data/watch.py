@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from src.data.activity import Activity
 
+STDERR = 2
+"""The descriptor: notebooks have put an object without one into its place."""
 GRACE_SECONDS = 20.0
 """So much longer may a wait last that no signal ends: the kernel does not let go of a read from dead storage."""
 
@@ -67,7 +69,7 @@ class Watch:
         if not self._alone:
             yield
             return
-        faulthandler.dump_traceback_later(self._seconds + GRACE_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(self._seconds + GRACE_SECONDS, exit=True, file=STDERR)
         try:
             yield
         finally:
