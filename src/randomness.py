@@ -38,6 +38,7 @@ def _fold(keys: NDArray[np.uint64], part: NDArray[np.uint64]) -> NDArray[np.uint
     return mix(mix(keys + GOLDEN) ^ part)
 
 
+@lru_cache(maxsize=4096)
 def derive_seed(*parts: int | str) -> int:
     """One 63-bit seed from several parts, for libraries that want a seed of their own (torch.manual_seed)."""
     keys = np.zeros(1, np.uint64)
@@ -75,6 +76,8 @@ class Streams:
         return Streams(_fold(self.keys_B, np.array([part], np.uint64)))
 
     def _bits(self, name: str, count: int) -> NDArray[np.uint64]:
+        if not len(self):
+            return np.empty((0, count), np.uint64)
         counter = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
         return mix(self.fork(name).keys_B[:, None] + counter)
 

@@ -51,12 +51,15 @@ class Ours:
         leads = {"leads": shards.leads} if hasattr(shards, "leads") else {}
         config = DataConfig(root=str(shards.root), batch_size=batch, workers=workers, **leads)
         self._loader = Loader(config, shards, whole, Ranks(0, 1, torch.device("cpu")), SEED)
-        self._steps, self._epochs, self._shards = len(shards) // batch, count(), shards
+        self._steps, self._epochs = len(shards) // batch, count()
 
     def __iter__(self) -> Iterator[Any]:
-        self._shards.close()
-        epoch = next(self._epochs)
-        for (batch,) in self._loader.steps(epoch * self._steps, (epoch + 1) * self._steps):
+        return self.steps(1)
+
+    def steps(self, epochs: int) -> Iterator[Any]:
+        """The batches of the next epochs, less what does not fill a batch; the same workers give them all."""
+        first = next(self._epochs) * self._steps
+        for (batch,) in self._loader.steps(first, first + epochs * self._steps):
             yield batch
 
 
@@ -139,7 +142,7 @@ class WebDataset:
         seed = next(self._epochs)
         pipeline = (
             wds.WebDataset(self._tars, shardshuffle=len(self._tars), seed=seed, empty_check=False)
-            .shuffle(self._buffer, seed=seed)
+            .shuffle(self._buffer, initial=self._batch, seed=seed)  # begins as soon as the others do
             .map(self._decoded)
             .batched(self._batch, collation_fn=self._collated, partial=False)
         )

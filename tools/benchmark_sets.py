@@ -127,7 +127,7 @@ BENCHES: Mapping[str, Bench] = {
         "video, H.264 of 224 x 224", 76, 4, 1.2, _from_archive("video", "--size", "224", "224"), _video_batch
     ),
     "ct": Bench("CT, 96 x 160 x 160", 48, 2, 1.2, _from_archive("ct", *HU, *RESAMPLED), _ct_batch),
-    "image": Bench("images, JPEG and PNG of 0.1 to 0.8 megapixels", 152, 16, 1.2, _from_archive("image"), _image_batch),
+    "image": Bench("images, JPEG and PNG of 0.1 to 0.8 megapixels", 304, 8, 1.2, _from_archive("image"), _image_batch),
 }
 
 

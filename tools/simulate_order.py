@@ -16,7 +16,7 @@ import numpy as np
 
 from src.config import ExperimentConfig
 from src.config.load import load_config
-from src.data.load_index import load_index
+from src.data.shards import Shards
 from src.data.simulate_order import Answers, Cluster, ask, share_of
 from ssls.objectives import schema_of
 
@@ -43,8 +43,7 @@ def _cluster(words: argparse.Namespace) -> Cluster:
         data = config.data
         if data.mixture or data.balance != "none":
             raise ValueError(f"{words.fname} mixes or balances: what is told here is of one source in its plain order")
-        entries = load_index(Path(data.root))[0].splits[data.split]
-        sizes = [entry.samples for entry in entries]
+        sizes = Shards(data.root, data.split, data.cache).sizes
         return Cluster(sizes, words.ranks, data.batch_size, data.window, data.lanes, config.seed)
     if words.samples is None or words.shards is None or words.batch_size is None:
         raise ValueError("name a config with --fname, or give --samples, --shards and --batch-size")

@@ -6,6 +6,8 @@ What does not answer is given up after PAUSES; a run then ends with a sentence, 
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +57,7 @@ class Storage:
         if parts.scheme not in PACKAGES:
             raise ValueError(f"{address} can't be read: an address starts with {', '.join(PACKAGES)} or file")
         self.address, self._protocol = address.rstrip("/"), parts.scheme
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gRPC, whose threads a fork breaks
         try:
             fsspec.get_filesystem_class(self._protocol)
         except ImportError as error:
@@ -145,12 +148,16 @@ def _options(protocol: str) -> dict[str, Any]:
     """What fsspec is told of a protocol: patience, and no connection that stays open, which a fork would share."""
     if protocol == "s3":
         waiting = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
-        return {"config_kwargs": {**waiting, "connector_args": {"force_close": True}}}
+        once = {"retries": {"total_max_attempts": 1}, "connector_args": {"keepalive_timeout": 0.01}}
+        return {"config_kwargs": {**waiting, **once}}
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=PIECE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
     session = {"timeout": timeout, "headers": {"Connection": "close"}, "trust_env": True}
-    return {"session_kwargs": session} if protocol == "gs" else {"client_kwargs": session}
+    if protocol == "gs":
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it would print a traceback of what is told here
+        return {"session_kwargs": session}
+    return {"client_kwargs": session}
 
 
 def _cause(error: Exception) -> str:

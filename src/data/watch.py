@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 
 from src.data.activity import Activity
 
+STDERR = 2
+"""The descriptor: notebooks have put an object without one into its place."""
 GRACE_SECONDS = 20.0
 """So much longer may a wait last that no signal ends: the kernel does not let go of a read from dead storage."""
 POLL_SECONDS = 1.0
@@ -83,7 +84,7 @@ class Watch:
         while not over.wait(POLL_SECONDS):
             waits = self._waits
             if waits is not None and time.monotonic() - waits[1] > self._seconds + GRACE_SECONDS:
-                print(f"error: {self._late(waits[0])}", file=sys.stderr, flush=True)
+                os.write(STDERR, f"error: {self._late(waits[0])}\n".encode())
                 os._exit(1)
 
     def _late(self, step: int) -> str:

@@ -1,6 +1,8 @@
 """Files over HTTP from a real server: whole and right however it behaves, or one sentence in bounded time."""
 
 import pickle
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +13,7 @@ from src.data import storage as storage_module
 from src.data.ecg_shards import ECGShards
 from src.data.shards import Shards
 from src.data.storage import Storage, StorageError
+from tests.commands import ROOT
 from tests.data.conftest import LEADS
 from tests.data.servers import WebServer
 
@@ -117,6 +120,12 @@ def test_an_address_that_can_not_be_used_is_refused_and_its_secret_not_repeated(
     with pytest.raises(ValueError, match=sentence) as raised:
         Storage(address)
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_package_that_is_missing_is_named():
+    code = "import sys; sys.modules['s3fs'] = None; from src.data.storage import Storage; Storage('s3://a/b')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "ValueError: s3://a/b can't be read (" in done.stderr and done.stderr.rstrip().endswith("pip install s3fs")
 
 
 def test_a_cause_is_told_without_what_a_redirect_may_have_signed():
