@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -236,4 +237,6 @@ def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
     die_with_parent(rank_process)
     ignore_signals()
     gc.freeze()  # what the rank has left behind is not the worker's to tidy up: its pages stay shared
+    if "cv2" in sys.modules:  # whose threads would be as many as cores in each worker
+        sys.modules["cv2"].setNumThreads(0)
     activity.begin(number)

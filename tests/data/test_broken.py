@@ -14,6 +14,7 @@ from src.data.index import open_table, table_path
 from src.data.loader import Loader
 from src.data.order import Order
 from src.data.shards import Shards
+from src.data.sources import Sources
 from src.data.write_shards import write_shards
 from src.distributed.ranks import Ranks
 from src.files import sha256_of
@@ -148,6 +149,36 @@ def test_a_sample_that_a_collate_can_not_prepare_is_broken_too(folder, workers):
         key(sample): f"{folder}/{tar}: sample {key(sample)}: its frames can't be decoded: build the shards again"
         for sample, tar in ((4, "train-000000.tar"), (20, "train-000002.tar"))
     }
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_in_a_mixture_a_good_sample_of_the_same_source_takes_the_slot(folder, tmp_path, workers):
+    other = tmp_path / "other"
+    write_shards(other, records(30, split="train", seed=1), describe(), samples_per_shard=7)
+    source = {"clinic": {"root": str(other)}}
+    config = DataConfig.model_validate(
+        {"root": str(folder), "batch_size": BATCH, "leads": LEADS, "mixture": source, "workers": workers}, strict=False
+    )
+
+    def keys():
+        sources = Sources(ECGShards(folder, "train", LEADS), {"clinic": ECGShards(other, "train", LEADS)})
+        loader = Loader(config, sources, Collate(), Ranks(0, 1, torch.device("cpu")), SEED)
+        return [k for (batch,) in loader.steps(0, 12) for k in batch["keys"]], loader.broken.share()
+
+    intact, _ = keys()
+    damage(folder, {key(4)})
+    damage(other, {key(4), key(9)})
+    found, told = keys()
+    bad = {key(4), f"clinic:{key(4)}", f"clinic:{key(9)}"}
+    assert {one.key for one in told} == bad and len({one.sample for one in told}) == 3
+    assert sorted(one.shard for one in told) == [
+        "clinic:train-000000.tar",
+        "clinic:train-000001.tar",
+        "train-000000.tar",
+    ]
+    for before, now in zip(intact, found, strict=True):
+        assert now not in bad and ("clinic:" in now) == ("clinic:" in before)
+        assert (now == before) == (before not in bad)
 
 
 def forge(root, last_bytes):
