@@ -1,7 +1,8 @@
-"""A web server of its own process that serves a folder, badly if asked to, and keeps a list of what it gave."""
+"""A web server of its own process that serves a folder, badly if asked to; and what lies in a cache of it."""
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
 import multiprocessing
@@ -133,3 +134,11 @@ class WebServer:
 
     def __exit__(self, *_):
         self.kill()
+
+
+def taken(cache: Path) -> int:
+    """Bytes of all files in a cache's folder, while nobody may make room or take it."""
+    with suppress(FileNotFoundError), (cache / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in cache.iterdir() if path.name != "lock")
+    return 0
