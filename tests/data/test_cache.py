@@ -3,7 +3,11 @@
 import hashlib
 import multiprocessing
 import os
+import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -13,7 +17,7 @@ from src.config.sections import CacheConfig
 from src.data import storage as storage_module
 from src.data.cache import PARTIAL, Cache
 from src.data.storage import RemoteFile, Storage, StorageError
-from tests.commands import wait_until
+from tests.commands import ROOT, wait_until
 from tests.data.servers import WebServer, taken
 
 FILES, BYTES = 12, 400_000
@@ -233,3 +237,30 @@ def test_a_folder_that_can_not_be_used_is_told(serve, served, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ValueError, match=r"data\.cache\.folder .*cache can't be used \(.*\): name a folder"):
         make_cache(tmp_path).open(listed(serve(), served, 0))
+
+
+FULL_DISK = """
+import sys
+from src.config.sections import CacheConfig
+from src.data.cache import Cache
+from src.data.storage import RemoteFile, Storage
+folder, address, sha256 = sys.argv[1:]
+Cache(CacheConfig(folder=folder, size=1.0)).open(RemoteFile(Storage(address), "0.tar", sha256, 400_000))
+"""
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(serve, served, tmp_path):
+    """A disk of 200 kB of its own, where this machine lets a user mount one."""
+    (tmp_path / "disk").mkdir()
+    mount = f"mount -t tmpfs -o size=200k none {tmp_path / 'disk'}"
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*inside, mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    server = serve()
+    file = listed(server, served, 0)
+    words = [sys.executable, "-c", FULL_DISK, str(tmp_path / "disk"), server.address, file.sha256]
+    done = subprocess.run(
+        [*inside, f"{mount} && {shlex.join(words)}; ls {tmp_path / 'disk'}"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert re.search(r"ValueError: the disk of data\.cache\.folder .* is full .* 0\.tar does not fit", done.stderr)
+    assert done.stdout.split() == ["lock"] and not server.given()

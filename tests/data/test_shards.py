@@ -11,6 +11,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from src.data import roots as roots_module
 from src.data import shards as shards_module
 from src.data.ecg_shards import ECGShards
 from src.data.index import open_table, table_path
@@ -180,6 +181,21 @@ def test_a_truncated_or_longer_tar_is_named_at_open(folder, rest):
     with pytest.raises(ValueError, match=sentence):
         ECGShards(folder, "train", LEADS)
     assert len(ECGShards(folder, "val", LEADS)) == 6
+
+
+def test_of_very_many_tars_some_are_looked_at_only_when_they_are_opened(folder, monkeypatch):
+    monkeypatch.setattr(roots_module, "CHECKED", 1)
+    for name in ("train-000001.tar", "train-000002.index.npy"):
+        (folder / name).unlink()
+    shards = ECGShards(folder, "train", LEADS)
+    assert len(shards.read(np.arange(6))) == 6
+    with pytest.raises(ValueError, match=r"train-000001\.tar is missing though .*index\.json lists it"):
+        shards.read(np.array([6]))
+    with pytest.raises(ValueError, match=r"train-000002\.index\.npy, the offset table .* is missing"):
+        shards.read(np.array([13]))
+    (folder / "train-000000.tar").unlink()
+    with pytest.raises(ValueError, match=r"train-000000\.tar is missing"):
+        ECGShards(folder, "train", LEADS)
 
 
 def test_a_tar_cut_while_it_is_read_is_named(folder, shards):
