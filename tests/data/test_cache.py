@@ -99,10 +99,26 @@ def read_all(seed, cache, server, served, rounds):
         assert content(cache.open(listed(server, served, number))) == served[1][f"{number}.tar"]
 
 
-def test_processes_that_want_the_same_files_fetch_each_once(serve, served, tmp_path):
-    server, cache = serve(delay=0.005), make_cache(tmp_path)
-    joined(in_processes(4, read_all, cache, server, served, 1))
-    assert {name: server.bytes_of(name) for name in served[1]} == dict.fromkeys(served[1], BYTES)
+@pytest.mark.parametrize("delay", [0.0, 0.005])
+def test_processes_that_want_the_same_files_fetch_each_once(serve, served, tmp_path, delay):
+    server, rounds = serve(delay=delay), 2
+    for number in range(rounds):
+        cache = make_cache(tmp_path / str(number))
+        joined(in_processes(4, read_all_in_order, cache, server, served))
+    assert {name: server.bytes_of(name) for name in served[1]} == dict.fromkeys(served[1], BYTES * rounds)
+
+
+def test_who_looked_before_another_had_finished_does_not_fetch_again(serve, served, tmp_path):
+    server, cache = serve(), make_cache(tmp_path)
+    file = listed(server, served, 0)
+    os.close(cache.open(file))
+    assert cache._fetch(file, wait=True) is None  # what follows when the look came too early
+    assert server.bytes_of(file.name) == BYTES and not list(cache.folder.glob(f"*{PARTIAL}"))
+
+
+def read_all_in_order(_, cache, server, served):
+    for number in range(FILES):
+        assert content(cache.open(listed(server, served, number))) == served[1][f"{number}.tar"]
 
 
 def test_the_folder_never_holds_more_than_its_size_and_no_reader_breaks(serve, served, tmp_path):
