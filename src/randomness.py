@@ -75,6 +75,8 @@ class Streams:
         return Streams(_fold(self.keys_B, np.array([part], np.uint64)))
 
     def _bits(self, name: str, count: int) -> NDArray[np.uint64]:
+        if not len(self):
+            return np.empty((0, count), np.uint64)
         counter = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
         return mix(self.fork(name).keys_B[:, None] + counter)
 

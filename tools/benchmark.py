@@ -8,6 +8,9 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
 python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
 python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
 python -m tools.benchmark build --modality video             records a second of a core that builds shards
+python -m tools.benchmark data [--sets ecg video]            samples a second of the loader, beside other ways to the
+                                                             same batches (ten minutes)
+python -m tools.benchmark memory [--sets ecg video]          the loader's memory, epoch by epoch
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ from src.randomness import Streams
 from src.run.environment import code_version
 from tools.benchmark_augmentations import BENCHES, ecgs
 from tools.benchmark_build import ARCHIVES, benchmark_build
+from tools.benchmark_data import benchmark_data
 from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
+from tools.benchmark_memory import SETTLING, benchmark_memory
+from tools.benchmark_sets import BENCHES as SETS
 
 REPEATS = 7  # odd, so that the median is one of them
 MASK_GRIDS = ((50,), (100,), (200,), (16, 16))
@@ -257,6 +263,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     build.add_argument("--builds", nargs="+", metavar="ROW", help="rows of the table, h264 for instance; default: all")
     build.add_argument("--output", type=Path, help="folder on the disk to write to; default: that of temporary files")
     build.set_defaults(run=benchmark_build)
+
+    data = verbs.add_parser("data", help="samples a second of the loader, beside other ways to the same batches")
+    data.add_argument("--rounds", type=_count, default=5, help="default: %(default)s")
+    data.add_argument("--workers", type=int, nargs="+", choices=range(65), default=[0, 1, 2], metavar="N")
+    data.add_argument("--profile", action="store_true", help="where the time of the loader in this process goes")
+    data.set_defaults(run=benchmark_data)
+
+    memory = verbs.add_parser("memory", help="the loader's memory, epoch by epoch")
+    memory.add_argument("--epochs", type=_epochs, default=20, help="default: %(default)s")
+    memory.add_argument("--workers", type=_count, default=2, help="default: %(default)s")
+    memory.add_argument("--plot", type=Path, metavar="PNG", help="draws the series")
+    memory.set_defaults(run=benchmark_memory)
+    for verb in (data, memory):
+        verb.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
+        verb.add_argument("--records", type=_count, help="of each set; default: 48 volumes to 10,000 beats")
+        verb.add_argument("--output", type=Path, help="folder on the disk to use; default: that of temporary files")
     for verb in (engines, checkpoint):
         verb.add_argument("--fname", default="configs/jepa/ecg_demo.yaml", help="JEPA config; default: %(default)s")
         verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of it")
@@ -269,6 +291,12 @@ def _positive(text: str) -> float:
     if not 0.0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return value
+
+
+def _epochs(text: str) -> int:
+    if (epochs := _count(text)) <= SETTLING:
+        raise argparse.ArgumentTypeError(f"{text} must be above {SETTLING}, in which memory settles")
+    return epochs
 
 
 def _count(text: str) -> int:

@@ -127,12 +127,12 @@ def benchmark_build(arguments: argparse.Namespace) -> Iterator[str]:
     yield "| build | records/s of a core | ms a record | times decoding | wall s | MB of tars |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     with tempfile.TemporaryDirectory(dir=arguments.output) as room:
-        table = _repeated(Path(room) / "in", records, arguments.records)
+        table = repeated(Path(room) / "in", records, arguments.records)
         for name, flags in archive.builds.items():
             if arguments.builds and name not in arguments.builds:
                 continue
             output = Path(room) / "out"
-            processor, wall = _build(arguments.modality, table, output, flags)
+            processor, wall = build(arguments.modality, table, output, flags)
             size = sum(path.stat().st_size for path in output.glob("*.tar"))
             each = processor / arguments.records
             speed = f"{1 / each:,.1f} | {1000 * each:.2f} | {each / reading:.2f}"
@@ -151,7 +151,7 @@ def _seconds_to_read(archive: Archive, records: Sequence[tuple[Path, ...]]) -> f
     return (time.process_time() - start) / len(records)
 
 
-def _repeated(root: Path, records: Sequence[tuple[Path, ...]], count: int) -> Path:
+def repeated(root: Path, records: Sequence[tuple[Path, ...]], count: int) -> Path:
     """A table of links to the records, each in a folder of its own."""
     rows = []
     for number in range(count):
@@ -166,7 +166,7 @@ def _repeated(root: Path, records: Sequence[tuple[Path, ...]], count: int) -> Pa
     return root / "table.csv"
 
 
-def _build(modality: str, table: Path, output: Path, flags: Sequence[str]) -> tuple[float, float]:
+def build(modality: str, table: Path, output: Path, flags: Sequence[str]) -> tuple[float, float]:
     """CPU and wall seconds of a build."""
     command = [
         sys.executable,

@@ -218,8 +218,13 @@ class LeadMaskConfig(Section):
 class ECGTransformConfig(Section):
     """What an ECG goes through between shard and model, in the order of these keys."""
 
+    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Samples of a lead that a batch may have: each step draws one of them, and one that stands here twice is drawn
+    twice as often; null is the model's one length."""
+    short: Literal["refuse", "pad"] = "refuse"
+    """A record that is shorter than its batch: an error, or zeros behind its end, where `keep` is False."""
     crop: Literal["random", "center"] = "random"
-    """Where the model's length is cut from a longer record."""
+    """Where the batch's length is cut from a longer record."""
     resized_crop: ResizedCropConfig = ResizedCropConfig()
     warp: WarpConfig = WarpConfig()
     reverse: ReverseConfig = ReverseConfig()

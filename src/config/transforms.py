@@ -249,6 +249,9 @@ class VideoTransformConfig(Section):
     """What a video goes through between shard and model, in the order of these keys; frames of a clip share it."""
 
     modality: Literal["video"]
+    videos: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Videos of a study: of more so many are drawn, of fewer the rest is zeros where `keep` is False; null draws one
+    and leaves the axis of videos out."""
     clip: ClipConfig = ClipConfig()
     size: Side = 224
     """Height and width of the model's input in pixels."""
@@ -359,6 +362,8 @@ class CTTransformConfig(Section):
     """Voxels of the model's input along D, H and W; what a volume lacks is air."""
     crop: Literal["random", "center"] = "random"
     """Where the size is cut from a larger volume."""
+    patches: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Parts of each volume, of one read and each with draws of its own; null is one, without an axis of patches."""
     rotation: RotationConfig = RotationConfig()
     scale: ScaleConfig = ScaleConfig()
     translation: TranslationConfig = TranslationConfig()
@@ -375,6 +380,12 @@ class CTTransformConfig(Section):
     """One channel each; the default is lung and mediastinum."""
 
     @model_validator(mode="after")
+    def _patches_differ(self) -> Self:
+        if self.crop == "center" and (self.patches or 1) > 1:
+            raise ValueError("crop is center, so that all patches are the same: set patches to 1, or crop to random")
+        return self
+
+    @model_validator(mode="after")
     def _widths_stay_positive(self) -> Self:
         narrowest = min(window.width for window in self.windows)
         if self.window_jitter.probability and self.window_jitter.width >= narrowest:
@@ -383,6 +394,15 @@ class CTTransformConfig(Section):
                 f"{narrowest:g} HU: lower window_jitter.width"
             )
         return self
+
+
+class TokenizerConfig(Section):
+    """What a report goes through between shard and model."""
+
+    tokenizer: str
+    """Folder of a Hugging Face tokenizer, or its name in the local cache."""
+    length: Annotated[int, Field(ge=1, le=65536)] = 128
+    """Tokens of every row, special ones included; longer reports are cut off, shorter ones padded."""
 
 
 TransformConfig = ImageTransformConfig | VideoTransformConfig | CTTransformConfig

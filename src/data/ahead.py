@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.sections import DataConfig
-from src.data.shards import Shards
+from src.data.sources import Sources
 from src.distributed.processes import die_with_parent, ignore_signals
 
 SHARE = 0.5
@@ -76,21 +76,21 @@ class Horizon:
 
 @contextmanager
 def fetched_ahead(
-    config: DataConfig, shards: Shards, shards_of: Callable[[int], NDArray[np.int64]], steps: range, neighbours: int
+    config: DataConfig, sources: Sources, shards_of: Callable[[int], NDArray[np.int64]], steps: range, neighbours: int
 ) -> Iterator[Callable[[int], None]]:
     """While it is open, a process fetches what the coming steps need; the function that is given tells it the step.
 
     `shards_of` are the shards that the rank needs at a step, `neighbours` the ranks on this machine: with lanes each
     has shards of its own in the cache that they share. Does nothing for shards of a folder.
     """
-    if config.cache is None or shards.cache is None:
+    if config.cache is None or not sources.remote:
         yield lambda step: None
         return
     budget = SHARE * config.cache.size * 1e9 / (neighbours if config.lanes > 1 else 1)
     context = multiprocessing.get_context("fork")
     reached = context.Value("q", steps.start, lock=False)
-    horizon = Horizon(shards_of, shards.bytes, budget, steps)
-    process = context.Process(target=_fetch, args=(os.getpid(), shards, horizon, reached), daemon=True)
+    horizon = Horizon(shards_of, sources.tar_sizes, budget, steps)
+    process = context.Process(target=_fetch, args=(os.getpid(), sources, horizon, reached), daemon=True)
     process.start()
 
     def reach(step: int) -> None:
@@ -103,7 +103,7 @@ def fetched_ahead(
         process.join()
 
 
-def _fetch(rank_process: int, shards: Shards, horizon: Horizon, reached: Any) -> None:
+def _fetch(rank_process: int, sources: Sources, horizon: Horizon, reached: Any) -> None:
     """The life of the process: it has nothing but these threads, and is killed."""
     die_with_parent(rank_process)
     ignore_signals()
@@ -116,8 +116,8 @@ def _fetch(rank_process: int, shards: Shards, horizon: Horizon, reached: Any) ->
             return next((shard for shard in _emptied(waiting) if shard in horizon), None)
 
     for _ in range(STREAMS - 1):
-        threading.Thread(target=_stream, args=(shards, take), daemon=True).start()
-    _stream(shards, take)
+        threading.Thread(target=_stream, args=(sources, take), daemon=True).start()
+    _stream(sources, take)
 
 
 def _emptied(waiting: deque[int]) -> Iterator[int]:
@@ -125,36 +125,36 @@ def _emptied(waiting: deque[int]) -> Iterator[int]:
         yield waiting.popleft()
 
 
-def _stream(shards: Shards, take: Callable[[], int | None]) -> None:
+def _stream(sources: Sources, take: Callable[[], int | None]) -> None:
     while True:
         shard = take()
         if shard is None:
             time.sleep(POLL_SECONDS)
             continue
         try:
-            shards.fetch(shard)
+            sources.fetch(shard)
         except (ValueError, OSError):
             time.sleep(POLL_SECONDS)  # the reader meets it too, and tells
 
 
-def thrashing(config: DataConfig, shards: Shards, machines: int) -> str | None:
+def thrashing(config: DataConfig, sources: Sources, machines: int) -> str | None:
     """Why shards will be fetched again and again within an epoch, as a sentence; None if they will not.
 
     `machines` share the lanes.
     """
-    if config.cache is None or shards.cache is None:
+    if config.cache is None or not sources.remote:
         return None
-    size, total = config.cache.size * 1e9, sum(shards.bytes)
+    size, total = config.cache.size * 1e9, sum(sources.tar_sizes)
     if total <= size:
         return None
     told = f"data.cache.size {config.cache.size:g} GB is less than"
     if config.window is None:
         return (
-            f"{told} the {total / 1e9:.3g} GB of split {shards.split}, and its samples are shuffled over all of it: "
+            f"{told} the {total / 1e9:.3g} GB of split {config.split}, and its samples are shuffled over all of it: "
             "every shard is fetched many times in an epoch; set data.window to the shards of a quarter of the cache"
         )
-    largest = sorted(shards.bytes)[-config.window :]
-    needed = sum(largest) * -(-config.lanes // machines)
+    windows = [sum(sorted(part.tar_sizes)[-config.window :]) for part in sources.remote]
+    needed = sum(windows) * -(-config.lanes // machines)
     if needed <= size:
         return None
     return (

@@ -21,6 +21,9 @@ CHECKED = 1000
 on a local disk and would take minutes on a busy network file system. The others are looked at as they are opened."""
 
 
+REMEDY = "restore it from its source or build the shards again"
+
+
 class OpenTar(NamedTuple):
     """A tar that is open to be read."""
 
@@ -46,11 +49,15 @@ class Root(Protocol):
         """A tar and its table, which is compared with its sha256 if that was not done yet.
 
         Raises:
-            ValueError: they are missing, or not those that were indexed.
+            ValueError: they are not those that were indexed.
+            OSError: they are not there, or the storage fails.
         """
 
     def fetch(self, entry: ShardEntry) -> None:
         """Have a shard at hand, or see to it that another process does."""
+
+    def drop(self, entry: ShardEntry) -> None:
+        """Forget a copy of a tar that turned out to be damaged."""
 
 
 def find_root(root: Path | str, cache: CacheConfig | None) -> Root:
@@ -84,21 +91,21 @@ class LocalRoot:
             self._check(entry)
 
     def _check(self, entry: ShardEntry) -> None:
-        tar, remedy = self.folder / entry.name, "restore it from its source or build the shards again"
+        tar = self.folder / entry.name
         if not tar.is_file():
-            raise ValueError(f"{tar} is missing though {tar.parent / INDEX_NAME} lists it: {remedy}")
-        if (size := tar.stat().st_size) != entry.bytes:
-            raise ValueError(f"{tar} has {size:,} bytes and was indexed with {entry.bytes:,}: {remedy}")
+            raise ValueError(f"{tar} is missing though {tar.parent / INDEX_NAME} lists it: {REMEDY}")
+        _check_size(tar, tar.stat().st_size, entry)
         if not table_path(tar).is_file():
-            raise ValueError(f"{table_path(tar)}, the offset table of {tar.name}, is missing: {remedy}")
+            raise ValueError(f"{table_path(tar)}, the offset table of {tar.name}, is missing: {REMEDY}")
 
     def open(self, entry: ShardEntry, verify: bool) -> OpenTar:
         tar = self.folder / entry.name
         if verify:
-            self._check(entry)
             self._check_table(tar, entry)
-        table = open_table(table_path(tar))
-        return OpenTar(str(tar), os.open(tar, os.O_RDONLY | os.O_CLOEXEC), table)
+        found = OpenTar(str(tar), os.open(tar, os.O_RDONLY | os.O_CLOEXEC), open_table(table_path(tar)))
+        if verify:
+            _check_size(tar, os.fstat(found.descriptor).st_size, entry)
+        return found
 
     def _check_table(self, tar: Path, entry: ShardEntry) -> None:
         """That a tar's table is the indexed one: a wrong offset would look like a damaged tar."""
@@ -111,6 +118,14 @@ class LocalRoot:
 
     def fetch(self, entry: ShardEntry) -> None:
         """Nothing to do."""
+
+    def drop(self, entry: ShardEntry) -> None:
+        """Nothing to do: it is no copy."""
+
+
+def _check_size(tar: Path, size: int, entry: ShardEntry) -> None:
+    if size != entry.bytes:
+        raise ValueError(f"{tar} has {size:,} bytes and was indexed with {entry.bytes:,}: {REMEDY}")
 
 
 class RemoteRoot:
@@ -135,6 +150,9 @@ class RemoteRoot:
     def fetch(self, entry: ShardEntry) -> None:
         self.cache.fetch(self._table_file(entry))
         self.cache.fetch(self._tar(entry))
+
+    def drop(self, entry: ShardEntry) -> None:
+        self.cache.drop(self._tar(entry))
 
     def _tar(self, entry: ShardEntry) -> RemoteFile:
         return RemoteFile(self._storage, entry.name, entry.sha256, entry.bytes)

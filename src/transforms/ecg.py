@@ -42,14 +42,34 @@ class ECGTransform:
         check(config, preprocessing)
         self.config, self.preprocessing = config, preprocessing
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
-        """The batch [B, C, length] of samples that have key, ecg [C, T_i] and lead_keep [C]; these stay untouched."""
+    def __call__(
+        self, samples: Sequence[Mapping[str, Any]], streams: Streams, length: int | None = None
+    ) -> NDArray[np.float32]:
+        """The batch [B, C, length] of samples that have key, ecg [C, T_i] and lead_keep [C]; these stay untouched.
+
+        A record that is shorter (config.short is pad) goes through all steps at its own length, so that none of them
+        reaches the zeros behind its end or counts these. Without a length it is that of `preprocessing`.
+
+        Raises:
+            ValueError: a record has other leads, is not finite, or shorter where that is refused; it is named.
+        """
         assert len(samples) == len(streams)
-        streams = streams.fork("ecg")
+        length, streams = length or self.preprocessing.length, streams.fork("ecg")
         for sample in samples:
-            self._check(sample)
+            self._check(sample, length)
+        own_B = np.minimum([sample["ecg"].shape[1] for sample in samples], length)
+        if (own_B == length).all():
+            return self._of_length(samples, streams, length)
+        ecg_BCT = np.zeros((len(samples), len(self.preprocessing.leads), length), np.float32)
+        for own in np.unique(own_B).tolist():
+            rows = np.flatnonzero(own_B == own)
+            ecg_BCT[rows, :, :own] = self._of_length([samples[row] for row in rows.tolist()], streams[rows], own)
+        return ecg_BCT
+
+    def _of_length(self, samples: Sequence[Mapping[str, Any]], streams: Streams, length: int) -> NDArray[np.float32]:
+        """All steps on records of so many samples or more."""
         keep_BC = np.array([sample["lead_keep"] for sample in samples])
-        ecg_BCT = self._cut([sample["ecg"] for sample in samples], streams)
+        ecg_BCT = self._cut([sample["ecg"] for sample in samples], length, streams)
         self._change(ecg_BCT, keep_BC, streams)
         self._disturb(ecg_BCT, streams)
         self.preprocessing.standardize(ecg_BCT, keep_BC)
@@ -57,8 +77,8 @@ class ECGTransform:
         mask_leads(ecg_BCT, keep_BC, self.config.lead_mask, streams)
         return ecg_BCT
 
-    def _cut(self, records: Sequence[NDArray[np.floating]], streams: Streams) -> NDArray[np.float32]:
-        ecg_BCT = crop(records, self.preprocessing.length, self.config.crop, streams)
+    def _cut(self, records: Sequence[NDArray[np.floating]], length: int, streams: Streams) -> NDArray[np.float32]:
+        ecg_BCT = crop(records, length, self.config.crop, streams)
         resized_crop(ecg_BCT, records, self.config.resized_crop, streams)
         return ecg_BCT
 
@@ -81,16 +101,16 @@ class ECGTransform:
         add_powerline(ecg_BCT, config.powerline, rate, streams)
         add_noise(ecg_BCT, config.noise, streams)
 
-    def _check(self, sample: Mapping[str, Any]) -> None:
-        key, ecg_CT = sample["key"], sample["ecg"]
-        leads, length = len(self.preprocessing.leads), self.preprocessing.length
+    def _check(self, sample: Mapping[str, Any], length: int) -> None:
+        key, ecg_CT, leads = sample["key"], sample["ecg"], len(self.preprocessing.leads)
         if ecg_CT.ndim != 2 or len(ecg_CT) != leads:
             raise ValueError(
                 f"sample {key}: its ecg has shape {ecg_CT.shape}, but the data has {leads} leads: give [leads, samples]"
             )
-        if ecg_CT.shape[1] < length:
+        if ecg_CT.shape[1] < (length if self.config.short == "refuse" else 1):
+            of = "model.encoder.length =" if self.config.lengths is None else "data.transform.lengths:"
             raise ValueError(
-                f"sample {key} is {ecg_CT.shape[1]} samples long, shorter than model.encoder.length = {length}: "
+                f"sample {key} is {ecg_CT.shape[1]} samples long, shorter than {of} {length}: "
                 f"lower that length or leave the record out"
             )
         if not np.isfinite(ecg_CT).all():

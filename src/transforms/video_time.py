@@ -91,12 +91,16 @@ def read_clips(
     The other arguments are those of `clip_indices`. Each frame that is needed is decoded once, in its order.
     """
     indices_BKT = clip_indices(counts_B, rates_B, config, streams.fork("video"), names)
-    clips = []
-    for video, indices_KT in zip(videos, indices_BKT, strict=True):
-        needed, places_KT = np.unique(indices_KT, return_inverse=True)
-        frames = video.frames(needed.tolist())
-        clips += [frames[places_T] for places_T in places_KT.reshape(indices_KT.shape)]
-    return clips
+    return [clip for video, indices_KT in zip(videos, indices_BKT, strict=True) for clip in clips_at(video, indices_KT)]
+
+
+def clips_at(video: Video, indices_KT: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    """The K clips of a video that have these frames; each frame that is needed is decoded once, in its order."""
+    needed, places_KT = np.unique(indices_KT, return_inverse=True)
+    frames = video.frames(needed.tolist())
+    if len(indices_KT) == 1 and len(needed) == indices_KT.size:
+        return [frames]
+    return [frames[places_T] for places_T in places_KT.reshape(indices_KT.shape)]
 
 
 def clip_streams(streams: Streams, clips: int) -> Streams:

@@ -50,3 +50,12 @@ class Config(ExperimentConfig):
                 f"model.encoder.leads is {self.model.encoder.leads}, but data.leads names {len(self.data.leads)} leads"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.data.transform.lengths is not None or self.data.transform.short == "pad":
+            raise ValueError(
+                "data.transform.lengths and data.transform.short: pad are not for JEPA, whose encoder has one length, "
+                "model.encoder.length: leave both out"
+            )
+        return self

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from src.data.ecg_shards import ECGShards
+from src.data.batches.ecg import ECGBatch
+from src.data.ecg_shards import ECGShards, ecg_sources
 from src.data.loader import Batch, Loader
 from src.data.sample import Sample
 from src.data.synthetic import make_synthetic
@@ -17,7 +18,6 @@ from src.masks.sampler import MaskSampler
 from src.optimization.schedules import linear
 from src.randomness import Streams
 from src.run.training import TrainingRun
-from src.transforms.ecg import ECGTransform
 from ssls.jepa.config import Config
 from ssls.jepa.model import JEPA
 
@@ -32,13 +32,13 @@ class Collate:
 
     def __init__(self, config: Config, shards: ECGShards) -> None:
         self.preprocessing = shards.preprocessing(config.data.transform, config.model.encoder.length)
-        self.transform = ECGTransform(config.data.transform, self.preprocessing)
+        self.ecg = ECGBatch(config.data.transform, self.preprocessing, config.seed)
         self.masks = MaskSampler(config.mask, config.model.encoder.grid, config.seed)
 
     def __call__(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch:
         masks = self.masks(step, streams.fork("mask"))
         return {
-            "ecg": torch.from_numpy(self.transform(samples, streams.fork("transform"))),
+            "ecg": self.ecg(step, samples, streams)["ecg"],
             "context": torch.from_numpy(masks.context_BK),
             "targets": torch.from_numpy(masks.targets_BMT),
         }
@@ -51,7 +51,7 @@ def main(config: Config, run: TrainingRun) -> None:
     data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
     shards = ECGShards(data.root, data.split, data.leads, data.cache)
     collate = Collate(config, shards)
-    loader = Loader(data, shards, collate, run.ranks, config.seed)
+    loader = Loader(data, ecg_sources(data, shards), collate, run.ranks, config.seed)
     part = EncoderPart("teacher", encoder, collate.preprocessing)
     engine = run.engine(JEPA(config.model, config.loss), loader, part)
     monitor = Monitor(config, shards, collate.preprocessing, run.ranks, config.loss.kind, ADVICE)

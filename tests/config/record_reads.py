@@ -16,13 +16,13 @@ from types import FrameType
 import numpy as np
 import torch
 
-from main import schema_of
 from src.config import ExperimentConfig, RunConfig, Section, load_config
 from src.config.sections import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
 from src.transforms.show_ecg import AUGMENTATIONS
+from ssls.objectives import schema_of
 from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimiz
 # Settings over configs/<objective>/*debug.yaml, and whether it is a --check; later ones may use earlier ones.
 AUGMENTED = [f"data.transform.{name}.probability=1" for name in AUGMENTATIONS]
 SAVING = ["checkpoint.every=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2"]
+MIXED = ["data.mixture.other.root={trained}/shards", "data.mixture.other.weight=2", "data.weight=2"]
 CACHED = ["data.cache.folder={folder}/cache", "data.cache.size=1"]
 EXPERIMENTS = {
     "saving": ([*SHORT, *SAVING, "optimization.warmup_steps=2", "evaluation.every=2"], False),
@@ -41,6 +42,7 @@ EXPERIMENTS = {
     "skipping": ([*SHORT, "optimization.lr=1e30", "data.workers=1"], False),
     "wandb": (["optimization.epochs=1", "optimization.warmup_epochs=0", "logging.wandb.mode=offline"], False),
     "checked": (SHORT, True),
+    "mixed": ([*SHORT, *MIXED], True),
     "augmented": ([*SHORT, *AUGMENTED], True),
     "remote": ([*SHORT, "data.synthetic=null", "data.root={address}", *CACHED], False),
     "fsdp": ([*SHORT, "engine.name=fsdp", "checkpoint.background=true"], False),

@@ -12,9 +12,9 @@ import pytest
 from src.config import ConfigError, Section, json_schema, load_transform
 from src.config.transforms import TRANSFORMS
 from src.config.yaml_text import dump_yaml
-from src.transforms.ct import CTTransform
-from src.transforms.image import ImageTransform
-from src.transforms.video import VideoTransform
+from src.data.batches.ct import CTBatch
+from src.data.batches.image import ImageBatch
+from src.data.batches.video import VideoBatch
 from src.transforms.video_time import clip_indices
 from tests.config.record_reads import name_of, recorded
 from tests.config.test_every_key_is_read import unread
@@ -79,20 +79,19 @@ def test_the_schema_of_the_folder_holds_each_modality_and_no_required_key() -> N
 
 
 def use_images(config: Section) -> None:
-    run = ImageTransform(config)  # type: ignore[arg-type]
-    run(image_samples(2), streams_of(2))
+    ImageBatch(config)(0, image_samples(2), streams_of(2))  # type: ignore[arg-type]
 
 
 def use_videos(config: Section) -> None:
     clip = config.clip  # type: ignore[attr-defined]
     for each in (clip, clip.model_copy(update={"stride": 2})):
         clip_indices(np.array([90]), np.array([25.0]), each, streams_of(1), ["v"])
-    run = VideoTransform(config)  # type: ignore[arg-type]
-    run(clip_samples(2, clip.frames), streams_of(2))
+    prepared = [{"key": clip["key"], "clips": [clip["video"]], "numbers": [0]} for clip in clip_samples(2, clip.frames)]
+    VideoBatch(config)(0, prepared, streams_of(2))  # type: ignore[arg-type]
 
 
 def use_volumes(config: Section) -> None:
-    CTTransform(config)(volume_samples(2), streams_of(2))  # type: ignore[arg-type]
+    CTBatch(config)(0, volume_samples(2), streams_of(2))  # type: ignore[arg-type]
 
 
 USES: dict[str, Any] = {"image": use_images, "video": use_videos, "ct": use_volumes}

@@ -11,6 +11,7 @@ from src.config.sections import CacheConfig, DataConfig
 from src.data.ahead import SHARE, Horizon, thrashing
 from src.data.loader import Loader
 from src.data.shards import Shards
+from src.data.sources import Sources
 from src.data.write_shards import write_shards
 from src.distributed.ranks import Ranks
 from tests.commands import descendants, wait_until
@@ -107,7 +108,7 @@ def test_batches_are_those_of_the_folder_and_each_shard_comes_once_in_an_epoch(s
     )
     for mine, theirs in zip(loader_of(shards, **settings).steps(0, 24), folder.steps(0, 24), strict=True):
         assert [batch["keys"] for batch in mine] == [batch["keys"] for batch in theirs]
-    sizes = dict(zip((f"train-{number:06d}.tar" for number in range(16)), shards.bytes, strict=True))
+    sizes = dict(zip((f"train-{number:06d}.tar" for number in range(16)), shards.tar_sizes, strict=True))
     assert {name: served.bytes_of(name) for name in sizes} == sizes
 
 
@@ -132,9 +133,9 @@ def test_a_storage_that_is_gone_is_told_by_the_reader(served, tmp_path, monkeypa
 def test_a_cache_that_will_thrash_is_told(served, tmp_path):
     _, all_fit = open_shards(served, tmp_path, share_of_all=1.0)
     _, shards = open_shards(served, tmp_path, share_of_all=0.5)
-    assert thrashing(config_of(all_fit), all_fit, 1) is None
-    assert thrashing(config_of(shards, window=4), shards, 1) is None
-    assert "set data.window" in thrashing(config_of(shards), shards, 1)
-    assert "lower data.window" in thrashing(config_of(shards, window=12), shards, 1)
-    assert "lower data.window" in thrashing(config_of(shards, window=4, lanes=4), shards, 1)
-    assert thrashing(config_of(shards, window=4, lanes=4), shards, 4) is None
+    assert thrashing(config_of(all_fit), Sources(all_fit), 1) is None
+    assert thrashing(config_of(shards, window=4), Sources(shards), 1) is None
+    assert "set data.window" in thrashing(config_of(shards), Sources(shards), 1)
+    assert "lower data.window" in thrashing(config_of(shards, window=12), Sources(shards), 1)
+    assert "lower data.window" in thrashing(config_of(shards, window=4, lanes=4), Sources(shards), 1)
+    assert thrashing(config_of(shards, window=4, lanes=4), Sources(shards), 4) is None

@@ -1,0 +1,57 @@
+"""Texts to token ids, by a tokenizer that Hugging Face's libraries can read.
+
+By transformers, which the text towers need anyway, and not by tokenizers alone: many clinical BERTs are folders with a
+vocab.txt and no tokenizer.json, which only transformers reads.
+"""
+
+# B batch, L tokens
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.config.transforms import TokenizerConfig
+
+
+class Tokenize:
+    """Texts to rows of one length, so that no shape depends on the texts at hand.
+
+    Raises:
+        ValueError: there is no such tokenizer.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        # threads of its own would fight with those of other loader processes, and hang in a forked one
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from transformers import AutoTokenizer
+
+        self.length = config.length
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(config.tokenizer, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{config.tokenizer} is no tokenizer that can be read ({str(error).splitlines()[0]}): name the folder "
+                "of one, with its tokenizer.json or vocab.txt"
+            ) from error
+        least = self._tokenizer.num_special_tokens_to_add()
+        if self.length <= least:
+            raise ValueError(
+                f"length is {self.length}, but {config.tokenizer} adds {least} special tokens to each text: give more"
+            )
+        pad = self._tokenizer.pad_token_id
+        self._pad = 0 if pad is None else pad  # any id will do where keep is False
+
+    def __call__(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids [B, L] and which of them are of the text or special [B, L]; of an empty text none is."""
+        ids_BL = np.full((len(texts), self.length), self._pad, np.int64)
+        keep_BL = np.zeros(ids_BL.shape, np.bool_)
+        rows = [row for row, text in enumerate(texts) if text.strip()]
+        if rows:
+            found = self._tokenizer([texts[row] for row in rows], truncation=True, max_length=self.length)
+            for row, ids in zip(rows, found["input_ids"], strict=True):
+                ids_BL[row, : len(ids)], keep_BL[row, : len(ids)] = ids, True
+        return ids_BL, keep_BL
