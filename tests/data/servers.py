@@ -26,6 +26,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(503)
             return
         status = server.faults.get("status")
+        if server.faults.get("secret", "") not in self.headers.get("Authorization", ""):
+            status = 401
         path = server.folder / self.path.lstrip("/")
         if status or not path.is_file():
             self.send_error(status or 404)
@@ -86,7 +88,8 @@ class WebServer:
     """The folder at `address`.
 
     Faults: every n-th request gets a 503 (busy=n) or half of its bytes and no more (drop=n), no answer has more than so
-    many bytes (most=n), seconds of rest after each 64 KiB (delay=s), all answers have a status, ranges=False.
+    many bytes (most=n), seconds of rest after each 64 KiB (delay=s), all answers have a status, ranges=False; who does
+    not tell the secret gets a 401.
     """
 
     def __init__(self, folder: Path, log: Path, **faults):

@@ -1,5 +1,6 @@
 """Files over HTTP from a real server: whole and right however it behaves, or one sentence in bounded time."""
 
+import base64
 import pickle
 import re
 import subprocess
@@ -102,6 +103,15 @@ def test_a_refusal_is_told_at_once(serve, status, monkeypatch):
     monkeypatch.setattr(storage_module, "PAUSES", (60.0,))
     with pytest.raises(StorageError, match=rf"data\.bin is refused \(.*{status}"):
         fetched(serve(status=status))
+
+
+def test_a_name_and_a_password_come_from_netrc(serve, tmp_path, monkeypatch):
+    server = serve(secret=base64.b64encode(b"anna:hunter2").decode())
+    with pytest.raises(StorageError, match=r"data\.bin is refused \(.*401"):
+        fetched(server)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert fetched(server) == DATA
 
 
 def test_what_is_not_there_is_not_asked_for_twice(serve, monkeypatch):
