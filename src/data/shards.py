@@ -195,8 +195,8 @@ class Shards:
         extent = shard.pread(row.size, row.start)
         if not _intact(extent, row):
             shard, extent = self._read_anew(number, row)
-        if not _intact(extent, row):
-            return _damaged(shard, row)
+            if not _intact(extent, row):
+                return _damaged(shard, row)
         try:
             return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:
