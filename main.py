@@ -9,21 +9,12 @@ import sys
 from pathlib import Path
 
 from src.config.load import load_config
-from src.config.sections import RunConfig
 from src.distributed.processes import die_with_parent
 from src.distributed.variables import LAUNCHER
 from src.run.launch import check_devices, in_rank, launch, parse_devices
+from ssls.objectives import schema_of
 
 ROOT = Path(__file__).resolve().parent
-
-
-def schema_of(objective: str) -> type[RunConfig]:
-    """The Config class of a folder in ssls/."""
-    known = sorted(path.parent.name for path in (ROOT / "ssls").glob("*/config.py"))
-    if objective not in known:
-        raise ValueError(f"unknown objective {objective}; there is {', '.join(known)}")
-    schema: type[RunConfig] = importlib.import_module(f"ssls.{objective}.config").Config
-    return schema
 
 
 def arguments() -> argparse.Namespace:

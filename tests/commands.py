@@ -19,7 +19,7 @@ from src.checkpoints.read import checkpoint_folders, open_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = {"samples_per_second", "data_wait"}
-LAUNCH_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+LAUNCH_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def _environment() -> dict[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from main import schema_of
 from src.config import dump_config, load_config
+from ssls.objectives import schema_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path.parent.name != "transforms")

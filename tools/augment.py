@@ -11,7 +11,6 @@ Probabilities have no influence on the picture: each augmentation is shown, one 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,22 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from src.config.load import load_config
-from src.config.sections import ExperimentConfig, RunConfig
+from src.config.sections import ExperimentConfig
 from src.data.ecg_shards import ECGShards
 from src.data.sample import Sample
 from src.data.synthetic import make_synthetic
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import examples, plot
+from ssls.objectives import schema_of
 from tools.augment_files import SHOWN, draw_file
-
-
-def schema_of(objective: str) -> type[RunConfig]:
-    """The Config class of an objective."""
-    try:
-        schema: type[RunConfig] = importlib.import_module(f"ssls.{objective}.config").Config
-    except ModuleNotFoundError:
-        raise ValueError(f"unknown objective {objective}") from None
-    return schema
 
 
 def read_config(words: argparse.Namespace) -> ExperimentConfig:
@@ -58,7 +49,7 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
     data = config.data
     if data.synthetic is not None:
         make_synthetic(Path(data.root), data.synthetic, data.leads)
-    shards = ECGShards(data.root, data.split, data.leads)
+    shards = ECGShards(data.root, data.split, data.leads, data.cache)
     if unknown := [lead for lead in words.leads if lead not in data.leads]:
         raise ValueError(f"--leads: {unknown[0]} is not in data.leads ({', '.join(data.leads)})")
     sample = find(shards, words.key)

@@ -198,7 +198,7 @@ class Files(Dataset[Any]):
 
 def tars_of(shards: Shards) -> list[Path]:
     """The tars of a split."""
-    return [shards.root / entry.name for entry in shards.index.splits[shards.split]]
+    return [Path(shards.root) / entry.name for entry in shards.index.splits[shards.split]]
 
 
 def unpacked(tars: Sequence[Path], folder: Path) -> Path:

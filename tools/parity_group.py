@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from src.config.load import load_config
-from src.config.sections import RunConfig
 from src.distributed.processes import die_with_parent
 from src.distributed.ranks import join
 from src.distributed.variables import LAUNCHER
@@ -21,6 +20,7 @@ from src.run.failure import record_failure
 from src.run.launch import check_devices, in_rank, launch
 from src.run.logs import LOGGER
 from src.run.rank import make_run
+from ssls.objectives import schema_of
 
 
 def train_here(task: dict[str, Any]) -> None:
@@ -38,17 +38,12 @@ def train_here(task: dict[str, Any]) -> None:
 def _train(task: dict[str, Any]) -> None:
     ranks = join()
     for words in task["runs"]:
-        config = load_config(Path(task["fname"]), words, _schema_of)
+        config = load_config(Path(task["fname"]), words, schema_of)
         check_devices(config, task["devices"])
         run = make_run(config, ranks, check=False)
         importlib.import_module(f"ssls.{config.objective}.train").main(config, run)
         run.close(0)
         LOGGER.handlers.clear()
-
-
-def _schema_of(objective: str) -> type[RunConfig]:
-    schema: type[RunConfig] = importlib.import_module(f"ssls.{objective}.config").Config
-    return schema
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ An objective adds its own `model`, `mask` and `loss` sections in ssls/<objective
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -25,6 +26,11 @@ def ordered(span: tuple[float, float]) -> tuple[float, float]:
     if span[0] > span[1]:
         raise ValueError(f"must be [low, high] with low <= high, got {list(span)}")
     return span
+
+
+def is_address(root: str) -> bool:
+    """Whether shards lie behind an address (https://...); a path and file://... are folders of this machine."""
+    return "://" in root and not root.startswith("file://")
 
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -261,6 +267,18 @@ class CacheConfig(Section):
     """GB (10^9 bytes) that its shards may take together; those that were not used for longest make room."""
 
 
+def check_cache(cache: CacheConfig | None, roots: Sequence[str], why: str) -> None:
+    """Refuse addresses without a cache, and a cache without addresses, where `why` says what the roots are instead."""
+    remote = any(map(is_address, roots))
+    if remote and cache is None:
+        raise ValueError(
+            "data.cache is missing though data.root is an address: give it the folder and the size in GB that copies "
+            "of its shards may take"
+        )
+    if cache is not None and not remote:
+        raise ValueError(f"data.cache does nothing where {why}: leave it out")
+
+
 class SourceConfig(Section):
     """Another folder of shards that is mixed in."""
 
@@ -275,7 +293,7 @@ class DataConfig(Section):
     """Where samples come from and how many make a batch."""
 
     root: str
-    """Folder of tar shards with their index.json (python -m tools.build_shards)."""
+    """Folder of tar shards with their index.json (python -m tools.build_shards), or its address (http, s3, gs)."""
     split: str = "train"
     mixture: dict[str, SourceConfig] = {}
     """Other sources by name; data.root stays what statistics and evaluation are of. Each has epochs of its own."""
@@ -320,6 +338,14 @@ class DataConfig(Section):
             )
         if self.weight != 1.0 and not self.mixture:
             raise ValueError("data.weight does nothing without data.mixture: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _remote_shards_are_cached(self) -> Self:
+        if self.synthetic is not None and is_address(self.root):
+            raise ValueError("data.synthetic writes shards, and data.root is an address: name a local folder")
+        roots = [self.root, *(source.root for source in self.mixture.values())]
+        check_cache(self.cache, roots, "data.root is a folder of this machine")
         return self
 
 

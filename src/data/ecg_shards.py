@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import ECGTransformConfig
+from src.config.sections import CacheConfig, DataConfig, ECGTransformConfig
 from src.data.modalities.ecg import ECGIndex, Statistics
 from src.data.shards import Shards
+from src.data.sources import Sources
 from src.transforms.preprocessing import Preprocessing
 
 
@@ -23,8 +24,8 @@ class ECGShards(Shards):
         ValueError: as Shards; another modality, other leads or another order of them.
     """
 
-    def __init__(self, root: Path | str, split: str, leads: Sequence[str]) -> None:
-        super().__init__(root, split)
+    def __init__(self, root: Path | str, split: str, leads: Sequence[str], cache: CacheConfig | None = None) -> None:
+        super().__init__(root, split, cache)
         if not isinstance(self.index, ECGIndex):
             raise ValueError(f"{self.root} holds samples of the modality {self.index.modality}, expected are ECGs")
         self._ecg = self.index
@@ -77,7 +78,25 @@ class ECGShards(Shards):
         return self._ecg.statistics
 
 
-def _check_leads(root: Path, index: ECGIndex, leads: Sequence[str]) -> None:
+def ecg_sources(config: DataConfig, main: ECGShards) -> Sources:
+    """The shards of data.root, and those of data.mixture beside them.
+
+    Raises:
+        ValueError: as ECGShards; another sampling rate.
+    """
+    others = {
+        name: ECGShards(other.root, other.split, config.leads, config.cache) for name, other in config.mixture.items()
+    }
+    for name, other in others.items():
+        if other.sampling_rate != main.sampling_rate:
+            raise ValueError(
+                f"data.mixture.{name}: {other.root} is at {other.sampling_rate:g} Hz, data.root {main.root} at "
+                f"{main.sampling_rate:g} Hz: build them at one rate with --sampling-rate"
+            )
+    return Sources(main, others)
+
+
+def _check_leads(root: str, index: ECGIndex, leads: Sequence[str]) -> None:
     if tuple(leads) != index.leads:
         raise ValueError(
             f"{root} holds the leads [{', '.join(index.leads)}] and data.leads asks for [{', '.join(leads)}]:"

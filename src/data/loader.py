@@ -1,30 +1,71 @@
-"""Batches by step: what a rank trains on at step n is a function of (seed, n), so a loader can start anywhere."""
+"""Batches by step: what a rank trains on at step n is a function of (seed, n), so a loader can start anywhere.
+
+A sample whose format is broken gives its slot to the next good one of its epoch, which is a function of the data too.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from src.config.sections import DataConfig
+from src.data.activity import Activity
+from src.data.ahead import fetched_ahead, thrashing
+from src.data.broken import Broken, BrokenSample, BrokenSamples, refuse_too_many
+from src.data.make_plan import make_plan
 from src.data.order import batch_positions, deal, micro_batches
-from src.data.plan import make_plan
 from src.data.sample import Sample
 from src.data.shards import Shards
+from src.data.sources import Sources
+from src.data.watch import Watch
 from src.distributed.processes import die_with_parent, ignore_signals
 from src.distributed.ranks import Ranks
 from src.randomness import Streams
 
+TOGETHER = 16
+"""Steps whose samples are looked up at once: the plan takes 0.5 ms for 64 positions and 0.8 ms for 1,024."""
+
 Batch = dict[str, Any]
+Prepared = Mapping[str, Any]
 
 
 class Collate(Protocol):
     """Turns samples into a batch of tensors; all randomness comes from the step and the samples' own streams."""
 
-    def __call__(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch: ...
+    def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
+        """The batch of samples as they were read, or as `prepare` made them where there is one.
+
+        Raises:
+            ValueError: they do not fit the config, which ends the run.
+        """
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A collate that looks at each sample by itself first, and there decodes what a shard holds encoded."""
+
+    def prepare(self, sample: Sample, streams: Streams) -> Prepared:
+        """What the batch needs of a sample; the streams are its slot's, of length 1.
+
+        Raises:
+            ValueError: its format is broken, so that another sample takes its slot.
+        """
+
+
+class Loaded(NamedTuple):
+    """What a rank gets for a step."""
+
+    batches: list[Batch]
+    broken: list[Broken]
+    """Samples that have given their slots to others."""
 
 
 class _Refused:
@@ -35,64 +76,163 @@ class _Refused:
 
 
 class StepBatches(Dataset[Any]):
-    """Item n is the list of this rank's micro-batches at step n."""
+    """Item n is what this rank gets for step n."""
 
-    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
-        self.shards, self.collate, self.seed = shards, collate, seed
-        self.plan = make_plan(config, shards, seed)
-        self.batch_size = config.batch_size
+    def __init__(self, config: DataConfig, sources: Sources, collate: Collate, ranks: Ranks, seed: int) -> None:
+        self.sources, self.collate, self.seed = sources, collate, seed
+        self.plan = make_plan(config, sources, seed)
+        self.batch_size, self.limit = config.batch_size, config.broken
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
+        self.activity = Activity(max(config.workers, 1))
+        self._prepare = collate.prepare if isinstance(collate, Prepares) else None
+        self._ordered: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
-    def __getitem__(self, step: int) -> list[Batch] | _Refused:
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """This rank's positions at a step."""
+        return deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
+
+    def order(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The epoch and the number of each of this rank's samples at a step."""
+        first = step - step % TOGETHER
+        if self._ordered is None or self._ordered[0] != first:
+            positions = np.stack([self.positions(other) for other in range(first, first + TOGETHER)])
+            epochs, samples = self.plan.order(positions.reshape(-1))
+            self._ordered = first, epochs.reshape(positions.shape), samples.reshape(positions.shape)
+        _, epochs, samples = self._ordered
+        return epochs[step - first], samples[step - first]
+
+    def shards_of(self, step: int) -> NDArray[np.int64]:
+        """The numbers of the shards with this rank's samples at a step."""
+        return self.sources.numbers(self.order(step)[1])
+
+    def __getitem__(self, step: int) -> Loaded | _Refused:
         try:
-            positions = deal(batch_positions(step, self.batch_size), self.rank, self.world_size)
-            epochs, samples = self.plan.order(positions)
-            read = self.shards.read(samples)
-            streams = Streams.of_samples(self.seed, epochs, samples)
-            return [self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices]
+            loaded = self._load(step)
         except ValueError as error:
             return _Refused(str(error))
+        self.activity.note("waiting for work")
+        return loaded
 
-    def _micro_batch(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch:
+    def _load(self, step: int) -> Loaded:
+        epochs, samples = self.order(step)
+        streams = Streams.of_samples(self.seed, epochs, samples)
+        read = self._read(samples, streams)
+        broken = self._replace(step, samples, read, streams)
+        self.activity.note(f"collating step {step}")
+        return Loaded([self._micro_batch(step, read[rows], streams[rows]) for rows in self.slices], broken)
+
+    def _read(self, samples: NDArray[np.int64], streams: Streams) -> list[Any]:
+        """What is collated of each sample, its key among it; a BrokenSample in the place of one that is."""
+        read = self.sources.read_each(samples, self._reading)
+        if self._prepare is None:
+            return read
+        return [
+            sample if isinstance(sample, BrokenSample) else self._prepared(number, sample, streams[slot : slot + 1])
+            for slot, (number, sample) in enumerate(zip(samples.tolist(), read, strict=True))
+        ]
+
+    def _prepared(self, number: int, sample: Sample, streams: Streams) -> Prepared | BrokenSample:
+        assert self._prepare is not None
+        key = sample["key"]
+        self.activity.note(f"decoding sample {key}")
+        try:
+            return {**self._prepare(sample, streams), "key": key}
+        except ValueError as error:
+            shard, place = self.sources.shard_of(number)
+            return BrokenSample(shard, key, f"{place}: sample {key}: {error}: build the shards again")
+
+    def _replace(self, step: int, samples: NDArray[np.int64], read: list[Any], streams: Streams) -> list[Broken]:
+        """Give the slots of broken samples to others, in place, and tell of all that are broken.
+
+        A slot keeps its streams: the sample that comes in may be in the same batch a second time, and is not its twin.
+        """
+        broken: dict[int, Broken] = {}
+        for slot in [slot for slot, sample in enumerate(read) if isinstance(sample, BrokenSample)]:
+            number, places = int(samples[slot]), 0
+            while isinstance(found := read[slot], BrokenSample):
+                broken[number] = Broken(step, number, found.shard, found.key, str(found))
+                refuse_too_many(list(broken.values()), self.limit)
+                places += 1
+                if places == len(self.sources):
+                    raise ValueError(f"no sample of the epoch can be used, the last of all is this one: {found}")
+                number = self.plan.instead(int(self.positions(step)[slot]), places)
+                (read[slot],) = self._read(np.array([number]), streams[slot : slot + 1])
+        return list(broken.values())
+
+    def _reading(self, shard: str) -> None:
+        self.activity.note(f"reading {shard}")
+
+    def _micro_batch(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
         return {**self.collate(step, samples, streams), "keys": [sample["key"] for sample in samples]}
 
 
 class Loader:
     """The batches of one rank, read ahead by `data.workers` processes."""
 
-    def __init__(self, config: DataConfig, shards: Shards, collate: Collate, ranks: Ranks, seed: int) -> None:
-        self.samples = len(shards)
-        self.sha256 = shards.sha256
+    def __init__(self, config: DataConfig, shards: Shards | Sources, collate: Collate, ranks: Ranks, seed: int) -> None:
+        sources = shards if isinstance(shards, Sources) else Sources(shards)
+        self.samples = len(sources)
+        """Positions of an epoch: as many as all sources have samples."""
+        self.sha256 = sources.sha256
+        self.note = thrashing(config, sources, ranks.world_size // ranks.neighbours)
+        """What people should know of how the shards are fetched, if anything."""
+        self.broken = BrokenSamples(config.broken)
+        """Those of the batches that were handed out."""
+        self._config, self._sources, self._neighbours = config, sources, ranks.neighbours
         self._workers = config.workers
         self._pin = ranks.device.type == "cuda"
-        self._batches = StepBatches(config, shards, collate, ranks, seed)
+        self._batches = StepBatches(config, sources, collate, ranks, seed)
+        self._watch = Watch(self._batches.activity, ranks.rank, config.timeout, alone=config.workers == 0)
 
     def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
-        """The micro-batches of steps start, ..., stop - 1.
+        """The micro-batches of steps start, ..., stop - 1; to be asked for by the main thread.
 
         Raises:
-            ValueError: a sample that is damaged or does not fit, named.
+            ValueError: samples that do not fit, too many broken ones, storage that fails or does not answer, a worker
+                that died; named.
         """
-        loader = DataLoader(
-            self._batches,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=self._workers,
-            collate_fn=_as_it_is,
-            pin_memory=self._pin,
-            worker_init_fn=partial(_start_worker, os.getpid()),
+        activity = self._batches.activity
+        activity.clear()
+        batches, steps = self._begin(start, stop), range(start, stop)
+        try:
+            with fetched_ahead(self._config, self._sources, self._batches.shards_of, steps, self._neighbours) as reach:
+                for step in steps:
+                    reach(step)
+                    with self._watch.waiting(step):
+                        loaded = next(batches)
+                    if isinstance(loaded, _Refused):
+                        raise ValueError(loaded.message)
+                    self.broken.add(loaded.broken)
+                    yield loaded.batches
+        except Exception:
+            activity.kill()  # torch would wait seconds for those that are stuck
+            raise
+
+    def _begin(self, start: int, stop: int) -> Iterator[Loaded | _Refused]:
+        own_handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(
+            DataLoader(
+                self._batches,
+                batch_size=None,
+                sampler=range(start, stop),
+                num_workers=self._workers,
+                collate_fn=_as_it_is,
+                pin_memory=self._pin,
+                worker_init_fn=partial(_start_worker, os.getpid(), self._batches.activity),
+                multiprocessing_context="fork" if self._workers else None,
+            )
         )
-        for batches in loader:
-            if isinstance(batches, _Refused):
-                raise ValueError(batches.message)
-            yield batches
+        signal.signal(signal.SIGCHLD, own_handler)  # torch's would raise in the middle of a training step
+        return batches
 
 
 def _as_it_is(batches: Any) -> Any:
     return batches
 
 
-def _start_worker(rank_process: int, number: int) -> None:
+def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
     die_with_parent(rank_process)
     ignore_signals()
+    gc.freeze()  # what the rank has left behind is not the worker's to tidy up: its pages stay shared
+    activity.begin(number)

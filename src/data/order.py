@@ -1,9 +1,7 @@
 """Which sample stands at which position of the endless global sequence, and which rank takes it: plain functions.
 
-Position p lies in epoch p // n at place p % n, and each epoch is a keyed permutation of the n samples. The permutation
-is computed for the positions that are asked for, never stored: a Feistel network over the smallest domain 4^h >= n,
-walked until it lands below n again (Black & Rogaway, CT-RSA 2002). That costs 0.2 us a position and no memory,
-where a shuffled list of 10^9 samples takes 8 GB in every worker, and a killed run needs nothing but its step.
+Position p lies in epoch p // n at place p % n, and each epoch is a keyed permutation of the n samples. So a killed run
+needs nothing but its step.
 
 Over all samples such an order reads everywhere at once. For storage at scale `window` permutes the shards and shuffles
 the samples of so many of them together, one window after the other, and `lanes` lets each part of a batch walk through
@@ -15,51 +13,15 @@ a range of the epoch that is its own: a rank then reads few shards at a time, an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.randomness import GOLDEN, derive_seed, mix
+from src.data.permutation import permute, unpermute
+from src.randomness import derive_seed
 
-ROUNDS = 10
-"""Rounds of the Feistel network: over 400,000 keys the n! orders of n = 5 .. 8 are uneven at 8 rounds (chi-square per
-degree of freedom 2.5, 1.3, 1.06, 1.08) and even at 10 (1.07, 1.04, 1.00, 1.00)."""
-
-
-def permute(key: int, n: int, positions_P: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the permutation of 0 .. n - 1 that belongs to `key` sends each position; a bijection for every n >= 1.
-
-    Memory is proportional to the positions asked for; n may be up to 2^62.
-    """
-    assert 1 <= n <= 2**62, n
-    positions = np.asarray(positions_P, np.int64)
-    assert positions.size == 0 or (positions.min() >= 0 and positions.max() < n), "position outside the epoch"
-    if n == 1:
-        return np.zeros_like(positions)
-    half_bits = ((n - 1).bit_length() + 1) // 2
-    round_keys = mix(np.full(ROUNDS, key, np.uint64) + np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN)
-    values = _feistel(round_keys, half_bits, positions.astype(np.uint64))
-    while (outside := np.flatnonzero(values >= np.uint64(n))).size:
-        values[outside] = _feistel(round_keys, half_bits, values[outside])
-    return values.astype(np.int64)
-
-
-def _feistel(round_keys: NDArray[np.uint64], half_bits: int, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A bijection on 0 .. 4^half_bits - 1: each round adds a keyed function of one half to the other.
-
-    Such rounds make even permutations only, so that half of all orders could never come up; half of the keys therefore
-    swap 0 and 1 first.
-    """
-    bits, drop = np.uint64(half_bits), np.uint64(64 - half_bits)
-    swap = round_keys[0] >> np.uint64(63)
-    values = np.where(values < np.uint64(2), values ^ swap, values)
-    left, right = values >> bits, values & ((np.uint64(1) << bits) - np.uint64(1))
-    for round_key in round_keys:
-        left, right = right, left ^ (mix(right + round_key) >> drop)
-    return (left << bits) | right
-
-
+Shuffle = Callable[[int, int, NDArray[np.int64]], NDArray[np.int64]]
 EPOCHS_KEPT = 2
 """Orders of shards that are kept: a batch may span two epochs."""
 
@@ -111,6 +73,17 @@ class Order:
                 samples_P[here] = self._shards(epoch, self._window).order(places_P[here])
         return samples_P
 
+    def positions(self, epoch: int, samples_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """At which positions samples stand in an epoch: the inverse of `order`."""
+        key = derive_seed(self.seed, "order", epoch)
+        if self._window is None:
+            places_P = unpermute(key, self.samples, samples_P)
+        else:
+            places_P = self._shards(epoch, self._window).places(np.asarray(samples_P, np.int64))
+        if self.lanes == 1:
+            return places_P + epoch * self.samples
+        return _positions_of_lanes(places_P, epoch * self.samples, self.samples, self.lanes, self.batch_size)
+
     def _shards(self, epoch: int, window: int) -> _ShuffledShards:
         if epoch not in self._shuffled:
             while len(self._shuffled) >= EPOCHS_KEPT:
@@ -144,13 +117,33 @@ def _lane_places(
     return first_P + of_lane(positions_P) - of_lane(starts_P)
 
 
+def _positions_of_lanes(
+    places_P: NDArray[np.int64], start: int, samples: int, lanes: int, batch_size: int
+) -> NDArray[np.int64]:
+    """The positions of places in the epoch that starts at position `start`: the inverse of `_lane_places`."""
+    own, lanes_L = batch_size // lanes, np.arange(lanes)
+
+    def below(bound: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions below a bound in the slots of each lane, and of all lanes before it."""
+        whole, rest = divmod(bound, batch_size)
+        return whole * own + np.clip(rest - lanes_L * own, 0, own), whole * own * lanes_L + np.minimum(
+            rest, lanes_L * own
+        )
+
+    (before_L, first_L), (_, last_L) = below(start), below(start + samples)
+    lanes_P = np.searchsorted(last_L - first_L, places_P, side="right") - 1
+    turns_P = places_P - (last_L - first_L)[lanes_P] + before_L[lanes_P]
+    return turns_P // own * batch_size + lanes_P * own + turns_P % own
+
+
 class _ShuffledShards:
     """An epoch in windows: shards in an order of their own, the samples of `window` of them shuffled together."""
 
     def __init__(self, key: int, sizes_S: NDArray[np.int64], window: int) -> None:
         self._key = key
         self._shards_S = permute(derive_seed(key, "shards"), len(sizes_S), np.arange(len(sizes_S)))
-        sizes_S, starts_S = sizes_S[self._shards_S], (np.cumsum(sizes_S) - sizes_S)[self._shards_S]
+        self._ends_by_number_S = np.cumsum(sizes_S)
+        sizes_S, starts_S = sizes_S[self._shards_S], (self._ends_by_number_S - sizes_S)[self._shards_S]
         self._shifts_S = starts_S - (np.cumsum(sizes_S) - sizes_S)
         self._ends_S = np.cumsum(sizes_S)
         """Places behind each shard."""
@@ -159,14 +152,25 @@ class _ShuffledShards:
 
     def order(self, places_P: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sample at each place of the epoch."""
+        shuffled_P = self._in_windows(permute, places_P)
+        return shuffled_P + self._shifts_S[np.searchsorted(self._ends_S, shuffled_P, side="right")]
+
+    def places(self, samples_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The place of each sample."""
+        rank_S = np.argsort(self._shards_S)
+        shards_P = np.searchsorted(self._ends_by_number_S, samples_P, side="right")
+        return self._in_windows(unpermute, samples_P - self._shifts_S[rank_S[shards_P]])
+
+    def _in_windows(self, shuffle: Shuffle, places_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Each place sent to another of its window."""
         windows_P = np.searchsorted(self._ends, places_P, side="right")
         shuffled_P = np.empty_like(places_P)
         for number in np.unique(windows_P).tolist():
             here = windows_P == number
             start = int(self._ends[number - 1]) if number else 0
             size = int(self._ends[number]) - start
-            shuffled_P[here] = start + permute(derive_seed(self._key, "window", number), size, places_P[here] - start)
-        return shuffled_P + self._shifts_S[np.searchsorted(self._ends_S, shuffled_P, side="right")]
+            shuffled_P[here] = start + shuffle(derive_seed(self._key, "window", number), size, places_P[here] - start)
+        return shuffled_P
 
 
 def batch_positions(step: int, batch_size: int) -> NDArray[np.int64]:

@@ -85,13 +85,11 @@ def decode_sample(row: Row, extent: bytes, labels: int, modality: Modality, fiel
     if not members:
         raise ValueError(f"there is no member {key}.{modality.wanted}")
     meta = decode_meta(_member(view, row.meta)) if row.meta[0] >= 0 else {}
-    known = meta.pop("labels", None)
-    if known is None and labels and row.category[0] >= 0:
-        known = decode_class(_member(view, row.category), labels)
+    labels_K = _labels(meta, _member(view, row.category) if row.category[0] >= 0 else None, labels)
     content = modality.decode(members, meta)
     sample = {
         "key": key,
-        "labels": decode_labels([None] * labels if known is None else known, labels),
+        "labels": labels_K,
         "text": decode_text(_member(view, row.text)) if row.text[0] >= 0 else None,
         "meta": meta,
         **content,
@@ -103,6 +101,23 @@ def content_of(row: Row, extent: bytes) -> bytes:
     """What two samples have in common if one is a copy of the other: their content, less report and json."""
     view = memoryview(extent)
     return b"".join(_member(view, place) for place in row.content if place[0] >= 0)
+
+
+def decode_about(
+    told: memoryview | None, category: memoryview | None, labels: int
+) -> tuple[NDArray[np.float32], str | None]:
+    """The labels [K] and the patient of a sample, from its json and cls members alone; raises as `decode_sample`."""
+    meta = {} if told is None else decode_meta(told)
+    patient = meta.get("patient_id")
+    return _labels(meta, category, labels), None if patient is None else str(patient)
+
+
+def _labels(meta: dict[str, Any], category: memoryview | None, labels: int) -> NDArray[np.float32]:
+    """[K]; the json loses them."""
+    known = meta.pop("labels", None)
+    if known is None and labels and category is not None:
+        known = decode_class(category, labels)
+    return decode_labels([None] * labels if known is None else known, labels)
 
 
 def _member(extent: memoryview, place: tuple[int, int]) -> memoryview:

@@ -10,26 +10,26 @@ from __future__ import annotations
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.index import (
-    BUILD,
-    INDEX_NAME,
-    Index,
-    ShardEntry,
-    open_table,
-    table_path,
-)
-from src.data.load_index import load_index
+from src.config.sections import CacheConfig, is_address
+from src.data.broken import BrokenSample
+from src.data.index import Index, ShardEntry
+from src.data.load_index import read_index
 from src.data.modalities import MODALITIES
 from src.data.modality import Modality
-from src.data.sample import Row, Sample, decode_sample, fields_of, rows
-from src.files import sha256_of
+from src.data.patience import patiently
+from src.data.roots import OpenTar, find_root
+from src.data.sample import Row, Sample, decode_about, decode_sample, fields_of, rows
+
+T = TypeVar("T")
 
 OPEN_SHARDS = 64
 """Shards of a reader that are open at a time: two file descriptors each, where a process may usually have 1,024."""
@@ -38,15 +38,24 @@ OPEN_SHARDS = 64
 class _OpenShard:
     """A tar's file descriptor, table and the members with the content of its samples."""
 
-    def __init__(self, path: Path, modality: Modality) -> None:
-        self.path = path
-        self.table = open_table(table_path(path))
+    def __init__(self, name: str, tar: OpenTar, modality: Modality) -> None:
+        self.name = name
+        self.path, self._fd, self.table = tar
         self.fields = fields_of(self.table, modality)
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def pread(self, size: int, start: int) -> bytes:
         """Bytes at an offset; leaves no file position behind, so that forked workers may share the descriptor."""
         return os.pread(self._fd, size, start)
+
+    def pread_anew(self, size: int, start: int) -> bytes:
+        """The same from the storage, not from the page cache."""
+        os.posix_fadvise(self._fd, start, size, os.POSIX_FADV_DONTNEED)
+        return self.pread(size, start)
+
+    def member(self, row: Row, place: tuple[int, int]) -> memoryview | None:
+        """A member of a sample alone; None where it has no such member."""
+        offset, size = place
+        return memoryview(self.pread(size, row.start + offset)) if offset >= 0 else None
 
     def close(self) -> None:
         os.close(self._fd)
@@ -55,19 +64,21 @@ class _OpenShard:
 class Shards:
     """The samples of one split of a shards folder, by their global number 0 .. len - 1.
 
-    Can be pickled and forked. Not for several threads at once.
+    `root` is a folder, or an address whose shards are fetched into `cache`. Can be pickled and forked. Not for several
+    threads at once.
 
     Raises:
-        ValueError: no or a damaged index, an unknown split, a missing tar, or one that has not the size it was indexed
-            with.
+        ValueError: no or a damaged index, an unknown split, a missing tar, one that has not the size it was indexed
+            with, or a storage that can't be read.
     """
 
-    def __init__(self, root: Path | str, split: str) -> None:
-        self.root, self.split = Path(root), split
-        self.index, self.sha256 = load_index(self.root)
+    def __init__(self, root: Path | str, split: str, cache: CacheConfig | None = None) -> None:
+        self._root, self.split = find_root(root, cache), split
+        self.root, self.cache = self._root.name, cache
+        self.remote = is_address(str(root))
+        self.index, self.sha256 = read_index(self._root)
         self._entries = _entries(self.root, self.index, split)
-        for entry in self._entries:
-            _check_files(self.root / entry.name, entry)
+        self._root.check(self._entries)
         self._labels = len(self.index.labels.names)
         self._modality = MODALITIES[self.index.modality]
         self._ends = np.cumsum([entry.samples for entry in self._entries], dtype=np.int64)
@@ -84,29 +95,61 @@ class Shards:
         """Samples of each shard, in the order of their numbers."""
         return tuple(entry.samples for entry in self._entries)
 
+    @property
+    def tar_sizes(self) -> tuple[int, ...]:
+        """Bytes of each tar."""
+        return tuple(entry.bytes for entry in self._entries)
+
+    def numbers(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the shards that hold samples, each once."""
+        return np.unique(np.searchsorted(self._ends, samples, side="right"))
+
+    def fetch(self, number: int) -> None:
+        """Have a shard of an address in the cache, or see to it that another process does; raises as `read`."""
+        self._root.fetch(self._entries[number])
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def keys(self, samples: NDArray[np.int64]) -> list[str]:
         """The keys of samples, without reading the samples."""
         found = [""] * len(samples)
-        for _, table, places in self._by_shard(samples):
-            for place, key in zip(places, table["key"].tolist(), strict=True):
-                found[place] = key.decode()
+        for number, rows_P, places in self._by_shard(samples):
+            for place, key in zip(places, self._patiently(number, partial(self._keys, number, rows_P)), strict=True):
+                found[place] = key
         return found
 
     def read(self, samples: NDArray[np.int64]) -> list[Sample]:
         """The samples, in the order asked for.
 
         Raises:
-            ValueError: a sample's bytes are not those that were indexed; names the file and the sample.
-            OSError: the storage failed.
+            BrokenSample: a sample's bytes are not those that were indexed, or can't be decoded.
+            ValueError: the storage fails and goes on failing; names the file.
+        """
+        read = self.read_each(samples, _unwatched)
+        for sample in read:
+            if isinstance(sample, BrokenSample):
+                raise sample
+        return cast(list[Sample], read)
+
+    def read_each(self, samples: NDArray[np.int64], reading: Callable[[str], object]) -> list[Sample | BrokenSample]:
+        """As `read`, with what is wrong with a broken sample in its place; tells `reading` which shard it turns to.
+
+        Raises:
+            ValueError: as `read`.
         """
         found: list[Any] = [None] * len(samples)
-        for shard, table, places in self._by_shard(samples):
-            for place, row in zip(places, rows(table, shard.fields), strict=True):
-                found[place] = self._read(shard, row)
+        for number, rows_P, places in self._by_shard(samples):
+            reading(self._entries[number].name)
+            read = self._patiently(number, partial(self._read_shard, number, rows_P))
+            for place, sample in zip(places, read, strict=True):
+                found[place] = sample
         return found
+
+    def shard_of(self, sample: int) -> tuple[str, str]:
+        """The name of the tar that holds a sample, and where it is."""
+        name = self._entries[int(np.searchsorted(self._ends, sample, side="right"))].name
+        return name, f"{self.root}/{name}"
 
     def batches(self, samples: NDArray[np.int64] | None = None, size: int = 512) -> Iterator[list[Sample]]:
         """Samples, or all of the split, in order and `size` at a time, so that few are in memory."""
@@ -114,46 +157,84 @@ class Shards:
         for start in range(0, len(samples), size):
             yield self.read(samples[start : start + size])
 
-    def _read(self, shard: _OpenShard, row: Row) -> Sample:
+    def about(self) -> Iterator[tuple[NDArray[np.float32], str | None]]:
+        """The labels [K] and the patient of each sample in order, without reading its content.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        for number in range(len(self._entries)):
+            yield from self._patiently(number, partial(self._about, number))
+
+    def _patiently(self, number: int, read: Callable[[], list[T]]) -> list[T]:
+        """What is read of a shard, which is opened anew where its storage fails."""
+        return patiently(f"{self.root}/{self._entries[number].name}", read, partial(self._forget, number))
+
+    def _keys(self, number: int, rows_P: NDArray[np.int64]) -> list[str]:
+        return [key.decode() for key in self._shard(number).table["key"][rows_P].tolist()]
+
+    def _read_shard(self, number: int, rows_P: NDArray[np.int64]) -> list[Sample | BrokenSample]:
+        shard = self._shard(number)
+        return [self._read(number, row) for row in rows(shard.table[rows_P], shard.fields)]
+
+    def _about(self, number: int) -> list[tuple[NDArray[np.float32], str | None]]:
+        shard, found = self._shard(number), []
+        for row in rows(shard.table, shard.fields):
+            told, category = (shard.member(row, place) for place in (row.meta, row.category))
+            try:
+                found.append(decode_about(told, category, self._labels))
+            except ValueError as error:
+                raise _undecodable(shard, row, error) from error
+        return found
+
+    def _read(self, number: int, row: Row) -> Sample | BrokenSample:
+        shard = self._shard(number)
         extent = shard.pread(row.size, row.start)
-        if len(extent) != row.size or zlib.crc32(extent) != row.crc32:
-            raise ValueError(
-                f"{shard.path} is damaged at sample {row.key.decode()}: bytes {row.start} to {row.start + row.size}"
-                " are not those that were indexed: restore the file from its source or build the shards again"
-            )
+        if not _intact(extent, row):
+            shard, extent = self._read_anew(number, row)
+        if not _intact(extent, row):
+            return _damaged(shard, row)
         try:
             return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:
-            raise ValueError(f"{shard.path}: sample {row.key.decode()}: {error}: build the shards again") from error
+            return _undecodable(shard, row, error)
 
-    def _by_shard(self, samples: NDArray[np.int64]) -> Iterator[tuple[_OpenShard, NDArray[np.void], NDArray[np.int64]]]:
-        """For each shard with some of the samples: the shard, their rows in file order, their places in `samples`.
+    def _read_anew(self, number: int, row: Row) -> tuple[_OpenShard, bytes]:
+        """A second look, from the storage itself: memories, networks and caches slip, and what is damaged stays so."""
+        self._forget(number)
+        self._root.drop(self._entries[number])
+        shard = self._shard(number)
+        return shard, shard.pread_anew(row.size, row.start)
 
-        One at a time: a shard may be closed when the next is asked for.
-        """
+    def _by_shard(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], list[int]]]:
+        """For each shard with some of the samples: its number, their rows in its table, their places in `samples`."""
         samples = np.asarray(samples, np.int64)
         assert samples.size == 0 or (samples.min() >= 0 and samples.max() < len(self)), "no such sample"
         by_number = np.argsort(samples, kind="stable")
-        shards = np.searchsorted(self._ends, samples[by_number], side="right")
-        for number in np.unique(shards).tolist():
-            places = by_number[shards == number]
-            shard = self._shard(number)
+        ordered = samples[by_number]
+        shards = np.searchsorted(self._ends, ordered, side="right")
+        starts = np.flatnonzero(np.diff(shards, prepend=-1)).tolist()
+        for start, stop in pairwise([*starts, len(samples)]):
+            number = int(shards[start])
             first = self._ends[number] - self._entries[number].samples
-            yield shard, shard.table[samples[places] - first], places
+            yield number, ordered[start:stop] - first, by_number[start:stop].tolist()
 
     def _shard(self, number: int) -> _OpenShard:
         """An open shard; the one that was not used for longest is closed for it."""
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        path = self.root / self._entries[number].name
-        if number not in self._verified:
-            _check_table(path, self._entries[number])
-            self._verified.add(number)
         while len(self._open) >= OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        self._open[number] = _OpenShard(path, self._modality)
+        tar = self._root.open(self._entries[number], verify=number not in self._verified)
+        self._verified.add(number)
+        self._open[number] = _OpenShard(self._entries[number].name, tar, self._modality)
         return self._open[number]
+
+    def _forget(self, number: int) -> None:
+        """Close a shard if it is open; the next read opens it again."""
+        if number in self._open:
+            self._open.pop(number).close()
 
     def close(self) -> None:
         """Close all files; reading opens them again."""
@@ -174,27 +255,29 @@ class Shards:
         return {**self.__dict__, "_open": OrderedDict(), "_verified": set()}
 
 
-def _entries(root: Path, index: Index, split: str) -> tuple[ShardEntry, ...]:
+def _unwatched(_: str) -> None:
+    """Nobody wants to know which shard is being read."""
+
+
+def _intact(extent: bytes, row: Row) -> bool:
+    return len(extent) == row.size and zlib.crc32(extent) == row.crc32
+
+
+def _damaged(shard: _OpenShard, row: Row) -> BrokenSample:
+    key = row.key.decode()
+    sentence = (
+        f"{shard.path} is damaged at sample {key}: bytes {row.start} to {row.start + row.size} are not those that were"
+        " indexed: restore the file from its source or build the shards again"
+    )
+    return BrokenSample(shard.name, key, sentence)
+
+
+def _undecodable(shard: _OpenShard, row: Row, error: ValueError) -> BrokenSample:
+    key = row.key.decode()
+    return BrokenSample(shard.name, key, f"{shard.path}: sample {key}: {error}: build the shards again")
+
+
+def _entries(root: str, index: Index, split: str) -> tuple[ShardEntry, ...]:
     if split not in index.splits:
         raise ValueError(f"{root} has no split {split}: set data.split to one of {', '.join(index.splits)}")
     return index.splits[split]
-
-
-def _check_files(tar: Path, entry: ShardEntry) -> None:
-    """That a tar is there with its size, and its table is there; their contents are checked as they are read."""
-    remedy = "restore it from its source or build the shards again"
-    if not tar.is_file():
-        raise ValueError(f"{tar} is missing though {tar.parent / INDEX_NAME} lists it: {remedy}")
-    if (size := tar.stat().st_size) != entry.bytes:
-        raise ValueError(f"{tar} has {size:,} bytes and was indexed with {entry.bytes:,}: {remedy}")
-    if not table_path(tar).is_file():
-        raise ValueError(f"{table_path(tar)}, the offset table of {tar.name}, is missing: {remedy}")
-
-
-def _check_table(tar: Path, entry: ShardEntry) -> None:
-    """That a tar's table is the indexed one: a wrong offset would look like a damaged tar."""
-    if sha256_of(table_path(tar)) != entry.index_sha256:
-        raise ValueError(
-            f"{table_path(tar)} is not the offset table that {INDEX_NAME} was written with: restore it from its source,"
-            f" or delete {tar.parent / INDEX_NAME} and index the folder again with `{BUILD} index --input {tar.parent}`"
-        )

@@ -20,6 +20,8 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    neighbours: int = 1
+    """Ranks on this machine, itself included."""
 
     @property
     def first(self) -> bool:
@@ -37,7 +39,7 @@ def join() -> Ranks:
         torch.cuda.set_device(device)
     if world_size > 1:
         dist.init_process_group(_backend(device), store=_store(rank, world_size), rank=rank, world_size=world_size)
-    return Ranks(rank, world_size, device)
+    return Ranks(rank, world_size, device, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
 
 
 def _store(rank: int, world_size: int) -> dist.Store:

@@ -77,7 +77,7 @@ class Monitor:
         share = data.batch_size // ranks.world_size
         self._batch_size = min(share, data.micro_batch_size or share)
         held_out = config.split in training.index.splits and config.split != data.split
-        looked_at = ECGShards(data.root, config.split, data.leads) if held_out else training
+        looked_at = ECGShards(data.root, config.split, data.leads, data.cache) if held_out else training
         self.records = Records(looked_at, _some(looked_at, config.samples, seed), preprocessing, config.windows)
         self._fit = Records(training, _some(training, config.samples, seed), preprocessing, config.windows)
         self.note = (

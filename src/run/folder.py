@@ -48,6 +48,7 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"
         self.metrics_csv = root / "metrics.csv"
         self.health = root / "health.jsonl"
+        self.broken = root / "broken.jsonl"
         self.embeddings = root / "embeddings.npz"
         self.training_log = root / "training.log"
         self.audit = root / "audit"
@@ -106,10 +107,12 @@ class RunFolder:
         return max((found[1] for found in last if found is not None), default=None)
 
     def _logs(self) -> list[Path]:
-        return [path for path in (self.metrics, self.health, *self.audit.glob("rank-*.jsonl")) if path.exists()]
+        return [
+            path for path in (self.metrics, self.health, self.broken, *self.audit.glob("rank-*.jsonl")) if path.exists()
+        ]
 
     def cut_logs(self, step: int) -> None:
-        """Drop every line of metrics, health and audit at or after `step`: the run goes on from there and repeats them.
+        """Drop every line of metrics, health, broken samples and audit at or after `step`, where the run goes on.
 
         Also drops what a kill or a power cut left after the last whole line.
         """

@@ -122,6 +122,7 @@ def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures:
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(len(devices)),
+        "LOCAL_WORLD_SIZE": str(len(devices)),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(listener.getsockname()[1]),
         STORE_SOCKET: str(listener.fileno()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -16,6 +17,9 @@ from src.run.launch import check_devices
 from src.run.run import Run
 from src.run.stop import Stopped
 from src.run.training import TrainingRun
+
+LEAVE_SECONDS = 30.0
+"""So long may a rank take to end after an error, whatever hangs on its way out: the others wait for it."""
 
 
 def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) -> None:
@@ -36,6 +40,7 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
         run.say(str(stopped))  # type: ignore[union-attr]
     except BaseException as error:
         code = 1
+        faulthandler.dump_traceback_later(LEAVE_SECONDS, exit=True)
         failure = record_failure(int(os.environ["RANK"]), error)
         if FAILURES not in os.environ:  # no launcher of ours that would tell it
             print(f"error: {failure.message}" if failure.by_user else failure.trace, file=sys.stderr)

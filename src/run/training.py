@@ -87,6 +87,8 @@ class TrainingRun(Run):
         """
         if not self.check:
             self.claim()
+        if loader.note:
+            self.say(f"warning: {loader.note}")
         start = self._restore(engine, loader, monitor)
         if self.check:
             yield from self._check_steps(loader, start)
@@ -103,8 +105,10 @@ class TrainingRun(Run):
             self._losses: dict[str, Tensor] = {}
             yield step, batch
             self._clock.count(self.config.data.batch_size)
-            if self._due(step, self.config.logging.every) and self.ranks.first:
-                self._write_metrics(step, engine, loader, progress)
+            if self._due(step, self.config.logging.every):
+                self._share_broken(loader)
+                if self.ranks.first:
+                    self._write_metrics(step, engine, loader, progress)
             progress.advance()
             if monitor.every is not None and self._due(step, monitor.every):
                 with self._clock.paused():
@@ -119,6 +123,10 @@ class TrainingRun(Run):
         self._writer.wait()
         barrier()
         progress.close()
+        if loader.broken:
+            self.say(
+                f"{len(loader.broken)} broken samples gave their places to others; {self.folder.broken} lists them"
+            )
         if asked:
             raise Stopped(asked, step + 1)
 
@@ -153,6 +161,7 @@ class TrainingRun(Run):
             monitor.baseline(engine)
         if checkpoint is not None:
             engine.load(checkpoint)
+            loader.broken.load(checkpoint.state.get("broken", []))
             self.say(f"continuing from {path}")
             return checkpoint.manifest.step
         if self.config.init_from is not None:
@@ -188,6 +197,7 @@ class TrainingRun(Run):
             )
             self._metrics = Lines(self.folder.metrics)
             self._health = Lines(self.folder.health)
+            self._broken = Lines(self.folder.broken)
             self._table = Table(self.folder.metrics_csv, self.folder.metrics)
             self.wandb.open(start)
         barrier()
@@ -209,6 +219,7 @@ class TrainingRun(Run):
             {"step": step, "epoch": epoch, "loss": loss}
             | {f"loss/{name}": value for name, value in losses.items()}
             | engine.metrics()
+            | {"broken": len(loader.broken)}
             | {"samples_per_second": round(rate, 1), "data_wait": round(wait, 4)}
         )
         for log in (self._metrics, self._table, self.wandb):
@@ -219,6 +230,14 @@ class TrainingRun(Run):
             f"step {step + 1}/{self.total_steps}, epoch {epoch}, loss {loss:.4f}, {rate:.0f} samples/s, "
             f"waiting {wait:.0%}, {left} left"
         )
+
+    def _share_broken(self, loader: Loader) -> None:
+        """What any rank has found broken is told by rank 0, counted and listed; all ranks end where it is too much."""
+        for broken in loader.broken.share():
+            self.say(f"warning: a broken sample is skipped from step {broken.step} on: {broken.sentence}")
+            if self.ranks.first and not self.check:
+                self._broken.write(broken._asdict())
+        loader.broken.check()
 
     def _evaluate(self, step: int, engine: Engine, monitor: Monitor) -> None:
         """Measure the representation on all ranks; rank 0 writes it down and says aloud where it has collapsed."""
@@ -235,11 +254,12 @@ class TrainingRun(Run):
 
     def _save(self, engine: Engine, loader: Loader, step: int) -> None:
         """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
+        self._share_broken(loader)
         if self._audit is not None:
             self._audit.sync()
         if self.ranks.first:
-            self._metrics.sync()
-            self._health.sync()
+            for log in (self._metrics, self._health, self._broken):
+                log.sync()
         manifest = Manifest(
             step=step,
             samples=step * self.config.data.batch_size,
@@ -250,7 +270,7 @@ class TrainingRun(Run):
             identity=identity(self.config),
             config_hash=config_hash(self.config),
             data_sha256=loader.sha256,
-            state=engine.state(),
+            state=engine.state() | {"broken": loader.broken.state()},
             encoder=self._encoder.describe(),
         )
         if self.config.checkpoint.background:
@@ -273,4 +293,5 @@ class TrainingRun(Run):
             begun = time.perf_counter()
             yield step, next(batches)
             seconds = time.perf_counter() - begun
+        self._share_broken(loader)
         self.say(describe(self.config, self.ranks, self._parameters, loader.samples, start, self.total_steps, seconds))

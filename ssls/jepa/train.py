@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from src.data.batches.ecg import ECGBatch
-from src.data.ecg_shards import ECGShards
+from src.data.ecg_shards import ECGShards, ecg_sources
 from src.data.loader import Batch, Loader
 from src.data.sample import Sample
 from src.data.synthetic import make_synthetic
@@ -49,9 +49,9 @@ def main(config: Config, run: TrainingRun) -> None:
     if config.data.synthetic is not None:
         make_synthetic(Path(config.data.root), config.data.synthetic, config.data.leads)
     data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
-    shards = ECGShards(data.root, data.split, data.leads)
+    shards = ECGShards(data.root, data.split, data.leads, data.cache)
     collate = Collate(config, shards)
-    loader = Loader(data, shards, collate, run.ranks, config.seed)
+    loader = Loader(data, ecg_sources(data, shards), collate, run.ranks, config.seed)
     part = EncoderPart("teacher", encoder, collate.preprocessing)
     engine = run.engine(JEPA(config.model, config.loss), loader, part)
     monitor = Monitor(config, shards, collate.preprocessing, run.ranks, config.loss.kind, ADVICE)

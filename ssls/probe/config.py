@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from src.config.sections import RunConfig, Section
+from src.config.sections import CacheConfig, RunConfig, Section, check_cache
 
 Names = tuple[str, ...]
 
@@ -18,7 +18,7 @@ class TestConfig(Section):
     __test__ = False  # to pytest
 
     root: str | None = None
-    """Folder of shards; null is data.root. Another hospital's, for instance, with the same labels."""
+    """Folder or address of shards; null is data.root. Another hospital's, for instance, with the same labels."""
     split: str = "test"
 
 
@@ -26,7 +26,9 @@ class DataConfig(Section):
     """The records: fitted on `train`, regularisation and thresholds from `validation`, scored on each of `tests`."""
 
     root: str
-    """Folder of tar shards with their index.json (python -m tools.build_shards)."""
+    """Folder of tar shards with their index.json (python -m tools.build_shards), or its address (http, s3, gs)."""
+    cache: CacheConfig | None = None
+    """Needed where data.root or the root of a test set is an address."""
     train: str = "train"
     """Split that the heads are fitted on."""
     validation: str | None = "val"
@@ -35,6 +37,12 @@ class DataConfig(Section):
     """Test sets by name."""
     batch_size: PositiveInt = 64
     """Records in one forward of one rank."""
+
+    @model_validator(mode="after")
+    def _remote_shards_are_cached(self) -> Self:
+        roots = [self.root, *(test.root for test in self.tests.values() if test.root is not None)]
+        check_cache(self.cache, roots, "data.root and the roots of data.tests are folders of this machine")
+        return self
 
 
 class TargetConfig(Section):

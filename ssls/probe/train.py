@@ -61,7 +61,7 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
         if name in HELD:
             raise ValueError(f"data.tests: a test set can't be called {name}; give it another name")
         places[name] = (test.root or data.root, test.split)
-    shards = {name: ECGShards(root, split, leads) for name, (root, split) in places.items()}
+    shards = {name: ECGShards(root, split, leads, data.cache) for name, (root, split) in places.items()}
     for of_split in shards.values():
         if of_split.sampling_rate != encoder.preprocessing.sampling_rate:
             raise ValueError(

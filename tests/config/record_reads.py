@@ -16,13 +16,14 @@ from types import FrameType
 import numpy as np
 import torch
 
-from main import schema_of
 from src.config import ExperimentConfig, RunConfig, Section, load_config
 from src.config.sections import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
 from src.transforms.show_ecg import AUGMENTATIONS
+from ssls.objectives import schema_of
+from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
@@ -33,13 +34,17 @@ SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimiz
 # Settings over configs/<objective>/*debug.yaml, and whether it is a --check; later ones may use earlier ones.
 AUGMENTED = [f"data.transform.{name}.probability=1" for name in AUGMENTATIONS]
 SAVING = ["checkpoint.every=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2"]
+MIXED = ["data.mixture.other.root={trained}/shards", "data.mixture.other.weight=2", "data.weight=2"]
+CACHED = ["data.cache.folder={folder}/cache", "data.cache.size=1"]
 EXPERIMENTS = {
     "saving": ([*SHORT, *SAVING, "optimization.warmup_steps=2", "evaluation.every=2"], False),
     "started": ([*SHORT, "init_from={folder}/saving", "engine.precision=bf16", "data.micro_batch_size=5"], False),
     "skipping": ([*SHORT, "optimization.lr=1e30", "data.workers=1"], False),
     "wandb": (["optimization.epochs=1", "optimization.warmup_epochs=0", "logging.wandb.mode=offline"], False),
     "checked": (SHORT, True),
+    "mixed": ([*SHORT, *MIXED], True),
     "augmented": ([*SHORT, *AUGMENTED], True),
+    "remote": ([*SHORT, "data.synthetic=null", "data.root={address}", *CACHED], False),
     "fsdp": ([*SHORT, "engine.name=fsdp", "checkpoint.background=true"], False),
     "zero": ([*SHORT, "engine.name=deepspeed", "engine.zero_stage=1"], False),
 }
@@ -99,13 +104,13 @@ def experiment(config: RunConfig, check: bool) -> None:
 def main(output: Path, folder: Path) -> None:
     trained = folder / "jepa" / "ecg_debug"
     configs = sorted((ROOT / "configs").glob("*/*debug.yaml"), key=lambda path: not trains(path))
-    with recorded() as reads:
+    with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
             masked = MASKED if "mask" in schema_of(path.parent.name).model_fields else {}
             for name, (settings, check) in (EXPERIMENTS | masked if trains(path) else PROBES).items():
                 places = [f"logging.folder={root / name}", f"data.root={trained / 'shards'}"]
-                given = [word.format(folder=root, trained=trained) for word in settings]
+                given = [word.format(folder=root, trained=trained, address=server.address) for word in settings]
                 given += [] if trains(path) else [f"init_from={trained / 'saving'}"]
                 experiment(load_config(path, [*places, *given], schema_of), check)
             write_scores(trained)

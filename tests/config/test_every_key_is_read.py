@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
-from main import schema_of
 from src.config import Section, load_config
 from src.run.logs import LOGGER
 from ssls.jepa.config import Config
+from ssls.objectives import schema_of
 from tests.config.record_reads import experiment, name_of, recorded
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -69,6 +69,18 @@ def test_an_earlier_run_has_the_defaults_of_keys_that_came_later(tmp_path: Path)
     assert completed(earlier, config) == earlier, "what is not valid any more stays as it is"
 
 
+def test_a_folder_of_a_mixture_may_move_but_its_split_and_weight_are_part_of_the_run(tmp_path: Path) -> None:
+    here = config_of(tmp_path, "data.mixture.clinic.root=here")
+    moved = config_of(tmp_path, "data.mixture.clinic.root=there")
+    heavier = config_of(tmp_path, "data.mixture.clinic.root=there", "data.mixture.clinic.weight=2")
+    earlier = json.loads(json.dumps(identity(here)))
+    assert first_difference(completed(earlier, moved), identity(moved)) is None
+    del earlier["data"]["mixture"]["clinic"]["split"]
+    assert first_difference(completed(earlier, moved), identity(moved)) is None
+    assert first_difference(completed(earlier, heavier), identity(heavier)) == ("data.mixture.clinic.weight", 1.0, 2.0)
+    assert config_hash(here) == config_hash(moved) != config_hash(config_of(tmp_path))
+
+
 def test_hash_is_the_same_for_a_default_and_the_same_value_written_out(tmp_path: Path) -> None:
     config = config_of(tmp_path, "sources=[{root: a}]")
     write(tmp_path, resolved=dump_config(config))

@@ -77,7 +77,6 @@ def test_what_differs_is_told():
 @pytest.mark.parametrize(
     ("array", "meta", "wanted"),
     [
-        (np.full((1, 2, 2, 2), np.nan, np.float32), {}, "NaN or infinite"),
         (np.zeros((1, 1, 2, 2), np.int16), {}, "a single slice is no volume"),
         (np.zeros((2, 2, 2, 2), np.int16), {}, "has 2 channels, that of the folder 1"),
         (np.zeros((1, 2, 2, 2), np.int16), {"spacing": [1, 2]}, "three positive numbers of mm"),
@@ -128,6 +127,8 @@ def test_members_that_are_no_volume():
         (np.zeros((17, 2, 2, 2), np.int16), "is not"),
         (volume.astype(np.int32), "type int32 is neither"),
         (volume.astype(np.float64), "type float64 is neither"),
+        (np.full((1, 2, 2, 2), np.nan, np.float32), "NaN or infinite"),
+        (np.full((1, 2, 2, 2), np.inf, np.float32), "NaN or infinite"),
     ):
         with pytest.raises(ValueError, match=wanted):
             decode(pack_npz("ct", array))

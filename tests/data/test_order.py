@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, kstest, norm
 
-from src.data.order import Order, batch_positions, deal, micro_batches, permute
+from src.data.order import Order, batch_positions, deal, micro_batches
+from src.data.permutation import permute, unpermute
 from src.randomness import derive_seed
 
 SMALL = [*range(1, 70), 127, 128, 129, 255, 256, 257, 1000, 1023, 1024, 1025, 4096, 4097, 65_537, 100_003]
@@ -17,6 +18,13 @@ SMALL = [*range(1, 70), 127, 128, 129, 255, 256, 257, 1000, 1023, 1024, 1025, 40
 def test_permutation_is_a_bijection(key):
     for n in SMALL:
         assert np.array_equal(np.sort(permute(key, n, np.arange(n))), np.arange(n)), n
+
+
+@pytest.mark.parametrize("key", [0, 1, derive_seed(3, "order", 5), 2**64 - 1])
+def test_the_inverse_leads_back(key):
+    for n in [*SMALL, 10**9 + 7, 2**62]:
+        positions = np.unique(np.random.default_rng(n).integers(0, n, 2000))
+        assert np.array_equal(unpermute(key, n, permute(key, n, positions)), positions), n
 
 
 @pytest.mark.parametrize("n", [10**9 + 7, 10**12, 2**62])

@@ -257,12 +257,12 @@ def test_nohup_stays_nohup(shards, tmp_path):
 def test_a_worker_whose_rank_is_gone_ends(tmp_path):
     """The rank may die between the fork of a worker and the worker's request to die with it."""
     code = (
-        "import os, sys, time; from functools import partial; from src.data.loader import _start_worker\n"
+        "import os, sys, time; from src.data.activity import Activity; from src.data.loader import _start_worker\n"
         "rank = os.getpid()\n"
         "if os.fork() == 0:\n"
         "    while os.getppid() == rank: time.sleep(0.01)\n"
         "    open(sys.argv[1], 'w').close()\n"
-        "    _start_worker(rank, 0)\n"
+        "    _start_worker(rank, Activity(1), 0)\n"
         "    open(sys.argv[1] + '.lives', 'w').close()\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "orphan")], cwd=ROOT, check=True)

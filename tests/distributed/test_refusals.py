@@ -200,8 +200,19 @@ def test_a_flipped_byte_in_a_shard_is_named(trained, tmp_path, workers):
     whole = bytearray(tar.read_bytes())
     whole[len(whole) // 3] ^= 4
     tar.write_bytes(whole)
-    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", f"data.workers={workers}"))
-    assert str(tar) in sentence and "damaged" in sentence
+    none = ["data.broken=0", "evaluation.every=null", f"data.workers={workers}"]
+    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", *none))
+    assert str(tar) in sentence and "damaged" in sentence and "data.broken allows 0" in sentence
+
+
+def test_a_flipped_byte_ends_an_evaluation_whatever_training_skips(trained, tmp_path):
+    shutil.copytree(trained / "shards", tmp_path / "shards")
+    tar = next((tmp_path / "shards").glob("val-*.tar"))
+    whole = bytearray(tar.read_bytes())
+    whole[len(whole) // 3] ^= 4
+    tar.write_bytes(whole)
+    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", "data.broken=10"))
+    assert f"{tar} is damaged at sample synthetic-" in sentence
 
 
 def test_a_truncated_tar_is_named_before_anything_starts(trained, tmp_path):

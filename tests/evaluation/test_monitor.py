@@ -6,7 +6,6 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
-from main import schema_of
 from src.config import load_config
 from src.config.sections import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
@@ -19,6 +18,7 @@ from src.evaluation.encoder import load_encoder
 from src.evaluation.monitor import Monitor, macro_auroc
 from src.randomness import derive_seed
 from ssls.jepa.model import JEPA
+from ssls.objectives import schema_of
 from tests.commands import kill_tree, lines, metrics, same_tensors, start, succeed, wait_until
 from tests.conftest import ROOT
 

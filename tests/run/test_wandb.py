@@ -103,7 +103,7 @@ def killed_at(step, folder, *words):
 
 
 def test_a_killed_run_goes_on_as_one_wandb_run_with_every_step(shards, tmp_path):
-    from main import schema_of
+    from ssls.objectives import schema_of
 
     folder = tmp_path / "run"
     words = command(

@@ -88,6 +88,8 @@ def _decode(members: Members, meta: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a CT of shape {list(ct_CDHW.shape)} is not [channels, D, H, W]")
     if ct_CDHW.dtype not in (np.int16, np.float32):
         raise ValueError(f"a CT of type {ct_CDHW.dtype} is neither int16 nor float32 HU")
+    if ct_CDHW.dtype.kind == "f" and not np.isfinite(ct_CDHW).all():
+        raise ValueError("its CT holds NaN or infinite values")
     return {"ct": ct_CDHW}
 
 
@@ -165,8 +167,6 @@ class GatherCTs:
     def add(self, split: str, sample: Mapping[str, Any]) -> None:
         """Take in a sample."""
         ct_CDHW, meta = sample["ct"], sample["meta"]
-        if ct_CDHW.dtype.kind == "f" and not np.isfinite(ct_CDHW).all():
-            raise ValueError("its CT holds NaN or infinite values")
         if 1 in ct_CDHW.shape[1:]:
             raise ValueError(f"its CT has the shape {list(ct_CDHW.shape)}: a single slice is no volume")
         self._channels = self._channels or len(ct_CDHW)

@@ -57,7 +57,10 @@ def _fields(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _decode(members: Members, meta: dict[str, Any]) -> dict[str, Any]:
-    ecg_CT = to_millivolt(decode_npy(members[0][1]), meta.get("scale"))
+    stored_CT = decode_npy(members[0][1])
+    ecg_CT = to_millivolt(stored_CT, meta.get("scale"))
+    if stored_CT.dtype.kind == "f" and not np.isfinite(ecg_CT).all():
+        raise ValueError("its ECG holds NaN or infinite values")
     return {"ecg": ecg_CT, "lead_keep": decode_lead_keep(meta.pop("lead_keep", None), len(ecg_CT))}
 
 
@@ -123,8 +126,6 @@ class GatherECGs:
             raise ValueError(
                 f"its ECG has {len(ecg_CT)} leads, not the {len(leads)} ({', '.join(leads)}) of the folder"
             )
-        if not np.isfinite(ecg_CT).all():
-            raise ValueError("its ECG holds NaN or infinite values")
         self._lengths[ecg_CT.shape[1]] += 1
         self._missing.update(np.flatnonzero(~sample["lead_keep"]).tolist())
         if split == TRAINING_SPLIT:

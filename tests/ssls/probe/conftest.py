@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from main import schema_of
 from src.config import load_config
 from src.config.sections import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.logs import LOGGER
 from src.run.rank import make_run
+from ssls.objectives import schema_of
 from ssls.probe.train import main
 from tests.commands import succeed
 from tests.conftest import ROOT

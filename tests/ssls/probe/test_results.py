@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from main import schema_of
 from src.config import load_config
 from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
@@ -16,6 +15,7 @@ from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_en
 from src.evaluation.targets import label_target, read_cases
 from src.models.config import EncoderConfig
 from src.transforms.preprocessing import Preprocessing
+from ssls.objectives import schema_of
 from ssls.probe import results as module
 from ssls.probe.heads import Fitted
 from ssls.probe.results import cell_text, read_scores
