@@ -1,7 +1,7 @@
 """A video that a shard holds: its encoded bytes, of which only the frames that are asked for are decoded.
 
 Through PyAV, which seeks to the keyframe before the first frame wanted, where OpenCV has to read up to it; both give
-the same bytes. One converter to RGB for all frames of a video, and no copy of them: 250 frames of 224 x 224 take 97 ms
+the same bytes. One converter to RGB for all frames of a video, and no copy of them: 280 frames of 224 x 224 take 97 ms
 so, 238 with a converter for each (PyAV's `to_ndarray`), 79 in OpenCV; docs/batches.md has a table.
 """
 
