@@ -38,6 +38,7 @@ def _fold(keys: NDArray[np.uint64], part: NDArray[np.uint64]) -> NDArray[np.uint
     return mix(mix(keys + GOLDEN) ^ part)
 
 
+@lru_cache(maxsize=4096)
 def derive_seed(*parts: int | str) -> int:
     """One 63-bit seed from several parts, for libraries that want a seed of their own (torch.manual_seed)."""
     keys = np.zeros(1, np.uint64)

@@ -40,7 +40,12 @@ def _npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool, in
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an array in .npy version {version}, which only structured types need")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    try:
+        shape, fortran, dtype = read(stream)
+    except (
+        Exception
+    ) as error:  # of damaged bytes numpy's parser raises whatever comes: TokenError, SyntaxError, TypeError
+        raise ValueError(f"an array whose header can't be read ({error})") from error
     if dtype.hasobject:
         raise ValueError("an array of Python objects, which would have to be unpickled")
     return dtype, shape, fortran, math.prod(shape)

@@ -90,6 +90,9 @@ class Cache:
         try:
             if not _locked(partial, wait) or not _is_at(partial, path):
                 return None
+            if (self.folder / wanted.sha256).exists():  # finished by another between our look and our lock
+                path.unlink()
+                return None
             try:
                 self._fill(partial, wanted)
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -203,11 +203,12 @@ class Loader:
             ValueError: samples that do not fit, too many broken ones, storage that fails or does not answer, a worker
                 that died; named.
         """
-        activity = self._batches.activity
+        activity, shards_of, steps = self._batches.activity, self._batches.shards_of, range(start, stop)
         activity.clear()
-        batches, steps = self._begin(start, stop), range(start, stop)
+        batches = self._begin(steps)
+        ahead = fetched_ahead(self._config, self._sources, shards_of, steps, self._neighbours)
         try:
-            with fetched_ahead(self._config, self._sources, self._batches.shards_of, steps, self._neighbours) as reach:
+            with self._watch.on_duty(), ahead as reach:
                 for step in steps:
                     reach(step)
                     with self._watch.waiting(step):
@@ -220,13 +221,13 @@ class Loader:
             activity.kill()  # torch would wait seconds for those that are stuck
             raise
 
-    def _begin(self, start: int, stop: int) -> Iterator[Loaded | _Refused]:
+    def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
         own_handler = signal.getsignal(signal.SIGCHLD)
         batches = iter(
             DataLoader(
                 self._batches,
                 batch_size=None,
-                sampler=range(start, stop),
+                sampler=steps,
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
@@ -27,7 +28,7 @@ class Sample(TypedDict):
 
     key: str
     labels: NDArray[np.float32]
-    """[K], NaN where unknown."""
+    """[K], NaN where unknown; read-only."""
     text: str | None
     """The report, if there is one."""
     meta: dict[str, Any]
@@ -126,13 +127,21 @@ def _member(extent: memoryview, place: tuple[int, int]) -> memoryview:
 
 
 def decode_labels(known: Any, labels: int) -> NDArray[np.float32]:
-    """[K] from the json's list, in which null is unknown."""
+    """[K] from the json's list, in which null is unknown; read-only."""
     try:
-        labels_K = np.array([math.nan if label is None else label for label in known], np.float32)
+        labels_K = _array_of(tuple(known))
     except (TypeError, ValueError):
         labels_K = np.empty(0, np.float32)
     if labels_K.shape != (labels,):
         raise ValueError(f"labels {known!r} in the json are not {labels} numbers, as many as the index names")
+    return labels_K
+
+
+@lru_cache(maxsize=4096)
+def _array_of(known: tuple[Any, ...]) -> NDArray[np.float32]:
+    """Read-only, since it is one array for all samples with these labels: a data set has few different ones."""
+    labels_K = np.array([math.nan if label is None else label for label in known], np.float32)
+    labels_K.flags.writeable = False
     return labels_K
 
 

@@ -105,7 +105,10 @@ class Shards:
         return np.unique(np.searchsorted(self._ends, samples, side="right"))
 
     def fetch(self, number: int) -> None:
-        """Have a shard of an address in the cache, or see to it that another process does; raises as `read`."""
+        """Have a shard of an address in the cache, or see to it that another process does; several threads may ask.
+
+        Raises: as `read`.
+        """
         self._root.fetch(self._entries[number])
 
     def __len__(self) -> int:
@@ -192,8 +195,8 @@ class Shards:
         extent = shard.pread(row.size, row.start)
         if not _intact(extent, row):
             shard, extent = self._read_anew(number, row)
-        if not _intact(extent, row):
-            return _damaged(shard, row)
+            if not _intact(extent, row):
+                return _damaged(shard, row)
         try:
             return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:

@@ -54,6 +54,7 @@ MASKED = {
 }
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
 PROBES = {
+    "remote": (["data.root={address}", *CACHED], False),
     "labels": (["rows.raw=amplitudes", "scores.groups=[heart_rate]", "scores.edges.heart_rate=[90]"], False),
     "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
 }

@@ -1,7 +1,8 @@
-"""A web server of its own process that serves a folder, badly if asked to, and keeps a list of what it gave."""
+"""A web server of its own process that serves a folder, badly if asked to; and what lies in a cache of it."""
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
 import multiprocessing
@@ -25,6 +26,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(503)
             return
         status = server.faults.get("status")
+        if server.faults.get("secret", "") not in self.headers.get("Authorization", ""):
+            status = 401
         path = server.folder / self.path.lstrip("/")
         if status or not path.is_file():
             self.send_error(status or 404)
@@ -85,7 +88,8 @@ class WebServer:
     """The folder at `address`.
 
     Faults: every n-th request gets a 503 (busy=n) or half of its bytes and no more (drop=n), no answer has more than so
-    many bytes (most=n), seconds of rest after each 64 KiB (delay=s), all answers have a status, ranges=False.
+    many bytes (most=n), seconds of rest after each 64 KiB (delay=s), all answers have a status, ranges=False; who does
+    not tell the secret gets a 401.
     """
 
     def __init__(self, folder: Path, log: Path, **faults):
@@ -133,3 +137,11 @@ class WebServer:
 
     def __exit__(self, *_):
         self.kill()
+
+
+def taken(cache: Path) -> int:
+    """Bytes of all files in a cache's folder, while nobody may make room or take it."""
+    with suppress(FileNotFoundError), (cache / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in cache.iterdir() if path.name != "lock")
+    return 0

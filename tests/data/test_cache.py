@@ -1,11 +1,13 @@
 """The cache: each file is fetched once, is whole or not there, and never more bytes lie there than were allowed."""
 
-import contextlib
-import fcntl
 import hashlib
 import multiprocessing
 import os
+import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -15,8 +17,8 @@ from src.config.sections import CacheConfig
 from src.data import storage as storage_module
 from src.data.cache import PARTIAL, Cache
 from src.data.storage import RemoteFile, Storage, StorageError
-from tests.commands import wait_until
-from tests.data.servers import WebServer
+from tests.commands import ROOT, wait_until
+from tests.data.servers import WebServer, taken
 
 FILES, BYTES = 12, 400_000
 FORK = multiprocessing.get_context("fork")
@@ -66,14 +68,6 @@ def content(descriptor):
         os.close(descriptor)
 
 
-def taken(cache):
-    """Bytes of all files in the folder, while nobody may make room or take it."""
-    with contextlib.suppress(FileNotFoundError), (cache.folder / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return sum(path.stat().st_size for path in cache.folder.iterdir() if path.name != "lock")
-    return 0
-
-
 def in_processes(count, work, *arguments):
     """Run the work in processes of its own; each must end well."""
     processes = [FORK.Process(target=work, args=(number, *arguments)) for number in range(count)]
@@ -105,10 +99,26 @@ def read_all(seed, cache, server, served, rounds):
         assert content(cache.open(listed(server, served, number))) == served[1][f"{number}.tar"]
 
 
-def test_processes_that_want_the_same_files_fetch_each_once(serve, served, tmp_path):
-    server, cache = serve(delay=0.005), make_cache(tmp_path)
-    joined(in_processes(4, read_all, cache, server, served, 1))
-    assert {name: server.bytes_of(name) for name in served[1]} == dict.fromkeys(served[1], BYTES)
+@pytest.mark.parametrize("delay", [0.0, 0.005])
+def test_processes_that_want_the_same_files_fetch_each_once(serve, served, tmp_path, delay):
+    server, rounds = serve(delay=delay), 2
+    for number in range(rounds):
+        cache = make_cache(tmp_path / str(number))
+        joined(in_processes(4, read_all_in_order, cache, server, served))
+    assert {name: server.bytes_of(name) for name in served[1]} == dict.fromkeys(served[1], BYTES * rounds)
+
+
+def test_who_looked_before_another_had_finished_does_not_fetch_again(serve, served, tmp_path):
+    server, cache = serve(), make_cache(tmp_path)
+    file = listed(server, served, 0)
+    os.close(cache.open(file))
+    assert cache._fetch(file, wait=True) is None  # what follows when the look came too early
+    assert server.bytes_of(file.name) == BYTES and not list(cache.folder.glob(f"*{PARTIAL}"))
+
+
+def read_all_in_order(_, cache, server, served):
+    for number in range(FILES):
+        assert content(cache.open(listed(server, served, number))) == served[1][f"{number}.tar"]
 
 
 def test_the_folder_never_holds_more_than_its_size_and_no_reader_breaks(serve, served, tmp_path):
@@ -117,7 +127,7 @@ def test_the_folder_never_holds_more_than_its_size_and_no_reader_breaks(serve, s
     processes = in_processes(4, read_all, cache, server, served, 6)
     most = 0
     while any(process.is_alive() for process in processes):
-        most = max(most, taken(cache))
+        most = max(most, taken(cache.folder))
     joined(processes)
     assert 4 * BYTES < most <= cache.size
 
@@ -125,11 +135,11 @@ def test_the_folder_never_holds_more_than_its_size_and_no_reader_breaks(serve, s
 def test_runs_of_two_sizes_stay_below_the_larger_and_the_smaller_has_its_way(serve, served, tmp_path):
     server, large, small = serve(), make_cache(tmp_path, files=8.5), make_cache(tmp_path, files=3.5)
     read_all(0, large, server, served, 1)
-    assert 7 * BYTES <= taken(large) <= large.size
+    assert 7 * BYTES <= taken(large.folder) <= large.size
     os.close(small.open(listed(server, served, next(n for n in range(FILES) if not in_cache(large, served, n)))))
-    assert taken(small) <= small.size
+    assert taken(small.folder) <= small.size
     read_all(0, large, server, served, 1)
-    assert taken(large) <= large.size
+    assert taken(large.folder) <= large.size
 
 
 def in_cache(cache, served, number):
@@ -172,7 +182,7 @@ def test_who_is_killed_while_fetching_leaves_nothing_that_matters(serve, served,
     os.close(cache.open(listed(server, served, 2)))  # and now for one of them: the dead one goes first
     assert not partials(cache) and in_cache(cache, served, 1) and in_cache(cache, served, 2)
     assert content(cache.open(listed(server, served, 0))) == served[1]["0.tar"]
-    assert taken(cache) <= cache.size
+    assert taken(cache.folder) <= cache.size
 
 
 def test_killed_again_and_again_the_cache_stays_right(serve, served, tmp_path):
@@ -184,7 +194,7 @@ def test_killed_again_and_again_the_cache_stays_right(serve, served, tmp_path):
         for process in processes:
             process.kill()
             process.join()
-        assert taken(cache) <= cache.size, seed
+        assert taken(cache.folder) <= cache.size, seed
     read_all(0, cache, server, served, 1)
 
 
@@ -214,7 +224,7 @@ def test_fetching_ahead_does_not_wait_for_another_process(serve, served, tmp_pat
 def test_who_finds_no_room_because_of_others_waits_for_them(serve, served, tmp_path):
     server, cache = serve(delay=0.02), make_cache(tmp_path, files=1.2)
     joined(in_processes(4, read_all, cache, server, served, 1))
-    assert taken(cache) <= cache.size
+    assert taken(cache.folder) <= cache.size
 
 
 def test_other_bytes_than_those_that_were_indexed_are_refused_and_not_kept(serve, served, tmp_path):
@@ -223,7 +233,7 @@ def test_other_bytes_than_those_that_were_indexed_are_refused_and_not_kept(serve
     (served[0] / "0.tar").write_bytes(served[1]["1.tar"])
     with pytest.raises(StorageError, match=r"0\.tar is not the file that its index lists \(sha256 .*upload it again"):
         cache.open(file)
-    assert taken(cache) == 0
+    assert taken(cache.folder) == 0
 
 
 def test_a_copy_that_lost_bytes_is_fetched_again(serve, served, tmp_path):
@@ -243,3 +253,30 @@ def test_a_folder_that_can_not_be_used_is_told(serve, served, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ValueError, match=r"data\.cache\.folder .*cache can't be used \(.*\): name a folder"):
         make_cache(tmp_path).open(listed(serve(), served, 0))
+
+
+FULL_DISK = """
+import sys
+from src.config.sections import CacheConfig
+from src.data.cache import Cache
+from src.data.storage import RemoteFile, Storage
+folder, address, sha256 = sys.argv[1:]
+Cache(CacheConfig(folder=folder, size=1.0)).open(RemoteFile(Storage(address), "0.tar", sha256, 400_000))
+"""
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(serve, served, tmp_path):
+    """A disk of 200 kB of its own, where this machine lets a user mount one."""
+    (tmp_path / "disk").mkdir()
+    mount = f"mount -t tmpfs -o size=200k none {tmp_path / 'disk'}"
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*inside, mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    server = serve()
+    file = listed(server, served, 0)
+    words = [sys.executable, "-c", FULL_DISK, str(tmp_path / "disk"), server.address, file.sha256]
+    done = subprocess.run(
+        [*inside, f"{mount} && {shlex.join(words)}; ls {tmp_path / 'disk'}"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert re.search(r"ValueError: the disk of data\.cache\.folder .* is full .* 0\.tar does not fit", done.stderr)
+    assert done.stdout.split() == ["lock"] and not server.given()

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -79,6 +80,17 @@ def decode(array, meta, labels=0):
     data, text = npy(array), (meta if isinstance(meta, str) else json.dumps(meta)).encode()
     row = Row(b"k", 0, len(data) + len(text), 0, (len(data), len(text)), (-1, -1), ((0, len(data)),))
     return decode_sample(row, data + text, labels, ECG, ("ecg.npy",))
+
+
+def test_whatever_is_wrong_with_an_npy_is_a_value_error():
+    """numpy's own parser raises TokenError, SyntaxError and TypeError as well."""
+    rng, whole = np.random.default_rng(0), npy(np.zeros((2, 12), np.int16))
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, 128, rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        with suppress(ValueError):
+            decode_npy(memoryview(bytes(damaged)))
 
 
 def test_sample_has_millivolt_labels_with_nan_and_the_rest_of_its_json():

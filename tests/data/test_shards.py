@@ -12,6 +12,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from src.data import patience
+from src.data import roots as roots_module
 from src.data import shards as shards_module
 from src.data.ecg_shards import ECGShards
 from src.data.index import open_table, table_path
@@ -181,6 +183,23 @@ def test_a_truncated_or_longer_tar_is_named_at_open(folder, rest):
     with pytest.raises(ValueError, match=sentence):
         ECGShards(folder, "train", LEADS)
     assert len(ECGShards(folder, "val", LEADS)) == 6
+
+
+def test_of_very_many_tars_some_are_looked_at_only_when_they_are_opened(folder, monkeypatch):
+    monkeypatch.setattr(roots_module, "CHECKED", 1)
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
+    (folder / "train-000001.tar").unlink()
+    with (folder / "train-000002.tar").open("ab") as file:
+        file.write(b"more")
+    shards = ECGShards(folder, "train", LEADS)
+    assert len(shards.read(np.arange(6))) == 6
+    with pytest.raises(ValueError, match=r"train-000001\.tar can't be read \(No such file or directory\)"):
+        shards.read(np.array([6]))
+    with pytest.raises(ValueError, match=r"train-000002\.tar has .* bytes and was indexed with"):
+        shards.read(np.array([13]))
+    (folder / "train-000000.tar").unlink()
+    with pytest.raises(ValueError, match=r"train-000000\.tar is missing"):
+        ECGShards(folder, "train", LEADS)
 
 
 def test_a_tar_cut_while_it_is_read_is_named(folder, shards):

@@ -1,14 +1,17 @@
 """Files over HTTP from a real server: whole and right however it behaves, or one sentence in bounded time."""
 
+import base64
 import pickle
+import re
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import yaml
 
-from src.config.sections import CacheConfig
+from src.config.sections import CacheConfig, DataConfig
 from src.data import storage as storage_module
 from src.data.ecg_shards import ECGShards
 from src.data.shards import Shards
@@ -102,6 +105,15 @@ def test_a_refusal_is_told_at_once(serve, status, monkeypatch):
         fetched(serve(status=status))
 
 
+def test_a_name_and_a_password_come_from_netrc(serve, tmp_path, monkeypatch):
+    server = serve(secret=base64.b64encode(b"anna:hunter2").decode())
+    with pytest.raises(StorageError, match=r"data\.bin is refused \(.*401"):
+        fetched(server)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert fetched(server) == DATA
+
+
 def test_what_is_not_there_is_not_asked_for_twice(serve, monkeypatch):
     monkeypatch.setattr(storage_module, "PAUSES", (60.0,))
     with pytest.raises(FileNotFoundError, match=r"http://127.*/absent"):
@@ -148,6 +160,12 @@ def test_shards_behind_an_address_are_those_of_the_folder(serve, folder, tmp_pat
 
 def test_an_address_that_begins_with_file_is_a_folder(folder):
     assert Shards(f"file://{folder}", "train").keys(np.arange(3)) == Shards(folder, "train").keys(np.arange(3))
+
+
+def test_the_config_of_the_docs_is_one():
+    [snippet] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "storage.md").read_text(), re.DOTALL)
+    data = DataConfig.model_validate({**yaml.safe_load(snippet)["data"], "batch_size": 8})
+    assert data.cache.size == 500.0 and data.window == 64
 
 
 def test_an_address_needs_a_cache(serve, folder):

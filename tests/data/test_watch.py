@@ -176,12 +176,14 @@ def test_a_rank_that_no_signal_reaches_ends_all_the_same():
         "import signal, time\n"
         "from src.data import watch\n"
         "from src.data.activity import Activity\n"
-        "watch.GRACE_SECONDS = 0.5\n"
+        "watch.GRACE_SECONDS = watch.POLL_SECONDS = 0.5\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\n"
-        "with watch.Watch(Activity(1), 0, 0.5, alone=True).waiting(0): time.sleep(60)\n"
+        "over = watch.Watch(Activity(1), 0, 0.5, alone=True)\n"
+        "with over.on_duty(), over.waiting(3): time.sleep(60)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1 and "Timeout" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: rank 0 has waited 0.5 s for the batch of step 3 (data.timeout): ")
 
 
 def test_a_wait_leaves_an_alarm_of_others_running(folder):

@@ -194,7 +194,7 @@ def test_a_dead_worker_ends_the_run_at_once_and_is_named(shards, tmp_path, numbe
     process = endless(tmp_path, shards, 2, "data.workers=2")
     victim = workers_of(process, 1)[1]
     victim.send_signal(number)
-    sentence = ends(process, 15)
+    sentence = ends(process, 30)
     named = rf"error: rank 1: loader worker 1 \(process {victim.pid}\), last .*, was killed by {number.name} \(often: "
     assert re.match(named, sentence), sentence
 
@@ -203,7 +203,7 @@ def test_a_worker_that_is_stuck_ends_the_run_with_what_each_is_at(shards, tmp_pa
     process = endless(tmp_path, shards, 2, "data.workers=2", "data.timeout=2")
     workers = workers_of(process, 1)
     workers[0].suspend()
-    sentence = ends(process, 20)
+    sentence = ends(process, 30)
     assert re.match(r"error: rank 1 has waited 2 s for the batch of step \d+ \(data\.timeout\): worker 0 ", sentence)
     assert f"worker 0 (process {workers[0].pid}) has been " in sentence and "and is stopped; worker 1 (p" in sentence
     assert f"worker 1 (process {workers[1].pid}) has been waiting for work for " in sentence
@@ -215,7 +215,7 @@ def test_shards_that_vanish_in_mid_run_end_it_with_the_file_and_the_cause(shards
     process = endless(tmp_path / "run", tmp_path / "shards", 2, f"data.workers={workers}")
     for tar in (tmp_path / "shards").glob("*.tar"):
         tar.unlink()
-    sentence = ends(process, 40)
+    sentence = ends(process, 60)
     tar = rf"{re.escape(str(tmp_path / 'shards'))}/train-0000\d\d\.tar"
     assert re.match(rf"error: {tar} can't be read \(No such file or directory\) at 4 tries in 13 s: see to", sentence)
 

@@ -1,13 +1,14 @@
 """Training from an address is training from the folder: the same numbers, through kills and bad lines."""
 
 import shutil
+import time
 
 import pytest
 
 from src.data.write_shards import write_shards
 from tests.commands import descendants, lines, metrics, refuse, run, same_tensors, start, succeed, wait_until
 from tests.data.conftest import LEADS, describe, records
-from tests.data.servers import WebServer
+from tests.data.servers import WebServer, taken
 
 pytestmark = pytest.mark.distributed
 EPOCHS = 3
@@ -37,8 +38,11 @@ def command(folder, root, *settings, devices=("cpu",)):
 
 
 def cache_of(tmp_path, shards, share=0.5):
-    size = sum(path.stat().st_size for path in shards.iterdir())
-    return [f"data.cache.folder={tmp_path / 'cache'}", f"data.cache.size={size * share / 1e9:.9f}"]
+    return [f"data.cache.folder={tmp_path / 'cache'}", f"data.cache.size={size_of(shards) * share / 1e9:.9f}"]
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +54,21 @@ def undisturbed(shards, tmp_path_factory):
 
 
 def test_a_run_from_an_address_is_bit_identical_to_one_from_the_folder(shards, undisturbed, tmp_path):
+    """On a bad line, and with another run on other shards of the same cache, which is never above its size."""
     with WebServer(shards, tmp_path / "log", drop=7, busy=5) as server:
-        out = succeed(*command(tmp_path / "run", server.address, *cache_of(tmp_path, shards)))
-        assert "warning" not in out
-        assert metrics(tmp_path / "run") == metrics(undisturbed)
-        assert same_tensors(tmp_path / "run", undisturbed)
+        cache = cache_of(tmp_path, shards)
+        one = start(*command(tmp_path / "run", server.address, *cache))
+        other = start(*command(tmp_path / "other", server.address, *cache, "seed=1"))
+        most = 0
+        while one.poll() is None or other.poll() is None:
+            most = max(most, taken(tmp_path / "cache"))
+            time.sleep(0.01)
+        (out, err), _ = one.communicate(), other.communicate()
+        assert (one.returncode, other.returncode) == (0, 0), out + err
+    assert "warning" not in out + err
+    assert metrics(tmp_path / "run") == metrics(undisturbed)
+    assert same_tensors(tmp_path / "run", undisturbed)
+    assert 0.3 * size_of(shards) < most <= 0.5 * size_of(shards)
 
 
 def test_a_run_without_window_is_warned_once(shards, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -65,12 +66,22 @@ def _decode(members: Members, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode_lead_keep(kept: Any, leads: int) -> NDArray[np.bool_]:
-    """[C] from the json's list; without one every lead is there."""
+    """[C] from the json's list, read-only; without one every lead is there."""
     if kept is None:
-        return np.ones(leads, np.bool_)
+        return _all_kept(leads)
     if not isinstance(kept, list) or len(kept) != leads or not all(isinstance(keep, bool) for keep in kept):
         raise ValueError(f"lead_keep in the json is not true or false for each of {leads} leads: {kept!r}")
-    return np.array(kept)
+    keep_C = np.array(kept)
+    keep_C.flags.writeable = False
+    return keep_C
+
+
+@lru_cache(maxsize=16)
+def _all_kept(leads: int) -> NDArray[np.bool_]:
+    """One array for all samples."""
+    keep_C = np.ones(leads, np.bool_)
+    keep_C.flags.writeable = False
+    return keep_C
 
 
 class Moments:
