@@ -50,7 +50,7 @@ class Ours:
     def __init__(self, shards: Shards, whole: Whole, batch: int, workers: int) -> None:
         leads = {"leads": shards.leads} if hasattr(shards, "leads") else {}
         config = DataConfig(root=str(shards.root), batch_size=batch, workers=workers, **leads)
-        self._loader = Loader(config, shards, whole, Ranks(0, 1, torch.device("cpu")), SEED)
+        self._loader = Loader(config, shards, whole.collate, Ranks(0, 1, torch.device("cpu")), SEED)
         self._steps, self._epochs = len(shards) // batch, count()
 
     def __iter__(self) -> Iterator[Any]:

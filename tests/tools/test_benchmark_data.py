@@ -105,6 +105,15 @@ def test_memory_stays_where_it_is_over_epochs(medssl_data, tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.data
+@pytest.mark.slow
+def test_memory_stays_where_it_is_with_videos_too(medssl_data, tmp_path, capsys):
+    command = ["memory", "--sets", "video", "--records", "8", "--epochs", "60", "--output", str(tmp_path)]
+    assert main(command) == 0
+    (growth,) = re.findall(r"^\| video \| 8 \| ([+-][\d.]+)% ", capsys.readouterr().out, re.MULTILINE)
+    assert float(growth) < 10.0, "an untrimmed heap grows by a third"
+
+
 def test_what_is_kept_is_seen():
     kept = []
 
