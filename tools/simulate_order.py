@@ -7,6 +7,7 @@ python -m tools.simulate_order --fname configs/jepa/ecg_debug.yaml --ranks 2 --s
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,11 +21,15 @@ from src.data.shards import Shards
 from src.data.simulate_order import Answers, Cluster, ask, share_of
 from ssls.objectives import schema_of
 
+WITHOUT_CONFIG = ("samples", "shards", "batch_size", "window", "lanes", "seed")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the answers; returns the exit status."""
     words = _parser().parse_args(arguments)
     try:
+        if words.step < 0:
+            raise ValueError(f"there is no step {words.step}: they are counted from 0")
         cluster = _cluster(words)
         for line in _share(cluster, words) if words.rank is not None else _answers(cluster, words):
             print(line)
@@ -37,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _cluster(words: argparse.Namespace) -> Cluster:
     """The cluster that the flags describe."""
     if words.fname is not None:
+        if ignored := [flag for flag in WITHOUT_CONFIG if getattr(words, flag) is not None]:
+            raise ValueError(
+                f"--{ignored[0].replace('_', '-')} is for clusters without a config: beside --fname override "
+                "its keys with --set, data.window=16 for instance"
+            )
         config = load_config(words.fname, words.set, schema_of)
         if not isinstance(config, ExperimentConfig):
             raise ValueError(f"{words.fname}: {config.objective} does not train step by step; name a config that does")
@@ -49,10 +59,11 @@ def _cluster(words: argparse.Namespace) -> Cluster:
         raise ValueError("name a config with --fname, or give --samples, --shards and --batch-size")
     if words.shards > words.samples:
         raise ValueError(f"{words.shards:,} shards can't share {words.samples:,} samples: lower --shards")
-    if words.batch_size % words.lanes:
-        raise ValueError(f"--lanes {words.lanes} must divide --batch-size {words.batch_size}")
+    lanes = words.lanes or 1
+    if words.batch_size % lanes:
+        raise ValueError(f"--lanes {lanes} must divide --batch-size {words.batch_size}")
     bounds = np.arange(words.shards + 1) * words.samples // words.shards
-    return Cluster(np.diff(bounds).tolist(), words.ranks, words.batch_size, words.window, words.lanes, words.seed)
+    return Cluster(np.diff(bounds).tolist(), words.ranks, words.batch_size, words.window, lanes, words.seed or 0)
 
 
 def _share(cluster: Cluster, words: argparse.Namespace) -> Iterator[str]:
@@ -100,9 +111,16 @@ def _name(cluster: Cluster) -> str:
 def _count(text: str) -> int:
     """A whole number; 1e9 is one."""
     number = float(text)
-    if number < 1 or number != int(number):
+    if not 1 <= number <= 2**62 or number != int(number):
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
     return int(number)
+
+
+def _seconds(text: str) -> float:
+    """A positive time."""
+    if not 0 < (seconds := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,13 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", type=_count, help="of the split, alike in size; without --fname")
     parser.add_argument("--batch-size", type=_count, help="the global one; without --fname")
     parser.add_argument("--window", type=_count, help="data.window; without --fname")
-    parser.add_argument("--lanes", type=_count, default=1, help="data.lanes; without --fname")
-    parser.add_argument("--seed", type=int, default=0, help="without --fname")
+    parser.add_argument("--lanes", type=_count, help="data.lanes; without --fname")
+    parser.add_argument("--seed", type=int, help="without --fname")
     parser.add_argument("--ranks", type=_count, required=True)
     parser.add_argument("--rank", type=int, help="tell the samples of this rank at the step")
     parser.add_argument("--step", type=int, default=0)
     parser.add_argument("--steps", type=_count, default=50, help="that are asked for, one after the other")
-    parser.add_argument("--seconds-per-step", type=float, default=1.0, help="for what is told per minute")
+    parser.add_argument("--seconds-per-step", type=_seconds, default=1.0, help="for what is told per minute")
     return parser
 
 

@@ -45,7 +45,8 @@ def completed(old: Mapping[str, Any], config: ExperimentConfig) -> Mapping[str, 
     free = {name: value for name, value in now.items() if name not in SECTIONS}
     free_of_data = {key: now["data"][key] for key in FREE_DATA_KEYS}
     try:
-        sources = {name: {"root": "", **source} for name, source in old["data"].get("mixture", {}).items()}
+        roots = {name: {"root": source["root"]} for name, source in now["data"]["mixture"].items()}
+        sources = {name: roots.get(name, {}) | source for name, source in old["data"].get("mixture", {}).items()}
         tree = {**free, **old, "data": {**free_of_data, **old["data"], "mixture": sources}}
         return identity(type(config).model_validate_json(json.dumps(tree)))
     except (ValidationError, KeyError):

@@ -5,6 +5,7 @@ An objective adds its own `model`, `mask` and `loss` sections in ssls/<objective
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -37,6 +38,8 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Amount = Annotated[float, Field(ge=0.0, le=1000.0)]
 Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
+Weight = Annotated[float, Field(gt=0.0, le=1e9)]
+SOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 EventRate = Annotated[float, Field(gt=0.0, le=20.0)]
 Shares = Annotated[tuple[Share, Share], AfterValidator(ordered)]
 Gains = Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
@@ -263,7 +266,7 @@ class CacheConfig(Section):
 
     folder: str
     """On a local disk."""
-    size: Annotated[float, Field(gt=0.0)]
+    size: Annotated[float, Field(gt=0.0, le=1e9)]
     """GB (10^9 bytes) that its shards may take together; those that were not used for longest make room."""
 
 
@@ -285,7 +288,7 @@ class SourceConfig(Section):
     root: str
     """Folder or address of its shards: those of data.root in modality, leads and sampling rate."""
     split: str = "train"
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Weight = 1.0
     """Its share of the positions, beside data.weight and the weights of the others."""
 
 
@@ -297,7 +300,7 @@ class DataConfig(Section):
     split: str = "train"
     mixture: dict[str, SourceConfig] = {}
     """Other sources by name; data.root stays what statistics and evaluation are of. Each has epochs of its own."""
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Weight = 1.0
     """Share of data.root in a mixture."""
     balance: Literal["none", "labels", "patients"] = "none"
     """labels: each label as often as any other, a sample with several for each of them; patients: each patient once in
@@ -311,8 +314,9 @@ class DataConfig(Section):
     it to the number of ranks or a multiple, so that each reads shards of its own."""
     broken: NonNegativeInt = 10
     """So many broken samples are skipped, each giving its place to the next of its epoch; one more ends the run."""
-    timeout: Annotated[float, Field(gt=0.0)] = 600.0
-    """Seconds without a batch after which a rank ends the run and says what its workers are at."""
+    timeout: Annotated[float, Field(gt=0.0, le=1500.0)] = 600.0
+    """Seconds without a batch after which a rank ends the run and says what its workers are at; the other ranks, which
+    wait for it, give up after 1,800."""
     batch_size: PositiveInt
     """Global: samples of one optimizer step over all ranks."""
     micro_batch_size: PositiveInt | None = None
@@ -335,6 +339,11 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.balance {self.balance} picks single samples: it goes with no data.mixture, data.window or "
                 "data.lanes"
+            )
+        if wrong := [name for name in self.mixture if not SOURCE.fullmatch(name) or name == "root"]:
+            raise ValueError(
+                f"data.mixture can't name a source {wrong[0]!r}: use a letter, then up to 63 letters, digits, - and _, "
+                "and another name than root, which is data.root's"
             )
         if self.weight != 1.0 and not self.mixture:
             raise ValueError("data.weight does nothing without data.mixture: leave it out")
@@ -528,3 +537,14 @@ class ExperimentConfig(RunConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     init_from: str | None = None
     """A run folder or checkpoint whose weights (nothing else) start this run."""
+
+    @model_validator(mode="after")
+    def _evaluated_apart(self) -> Self:
+        held_out = (self.data.root.rstrip("/"), self.evaluation.split)
+        for name, source in self.data.mixture.items():
+            if (source.root.rstrip("/"), source.split) == held_out:
+                raise ValueError(
+                    f"data.mixture.{name} would train on split {source.split} of data.root, which evaluation.split "
+                    "holds out: name another split in one of them"
+                )
+        return self

@@ -150,9 +150,11 @@ def thrashing(config: DataConfig, sources: Sources, machines: int) -> str | None
         return None
     told = f"data.cache.size {config.cache.size:g} GB is less than"
     if config.window is None:
+        windowed = "set data.window to the shards of a quarter of the cache"
+        advice = windowed if config.balance == "none" else "raise it, or leave out data.balance, which reads everywhere"
         return (
-            f"{told} the {total / 1e9:.3g} GB of split {config.split}, and its samples are shuffled over all of it: "
-            "every shard is fetched many times in an epoch; set data.window to the shards of a quarter of the cache"
+            f"{told} the {total / 1e9:.3g} GB of its shards, and the samples are shuffled over all of them: every "
+            f"shard is fetched many times in an epoch; {advice}"
         )
     windows = [sum(sorted(part.tar_sizes)[-config.window :]) for part in sources.remote]
     needed = sum(windows) * -(-config.lanes // machines)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,6 +18,8 @@ from src.randomness import GOLDEN, derive_seed, mix
 
 class _Members:
     """An order of some of the samples, in epochs that no other group has: their draws differ from those of others."""
+
+    basis = ""
 
     def __init__(self, seed: int, members_N: NDArray[np.int64], group: int, groups: int) -> None:
         self._members_N, self._group, self._groups = members_N, group, groups
@@ -39,7 +42,10 @@ def by_labels(seed: int, groups: Mapping[str, NDArray[np.int64]]) -> Mixture:
         _Members(derive_seed(seed, "label", name), members_N, number, len(groups))
         for number, (name, members_N) in enumerate(groups.items())
     ]
-    return Mixture(seed, orders, [1.0] * len(orders), [0] * len(orders))
+    basis = hashlib.sha256()
+    for name, members_N in groups.items():
+        basis.update(f"{name} {len(members_N)} ".encode() + members_N.tobytes())
+    return Mixture(seed, orders, [1.0] * len(orders), [0] * len(orders), basis.hexdigest())
 
 
 class ByPatients:
@@ -51,6 +57,7 @@ class ByPatients:
     def __init__(self, seed: int, patients_N: NDArray[np.int64]) -> None:
         """`patients_N` are the patients' numbers 0 .. Q - 1, each at least once."""
         self._seed = seed
+        self.basis = hashlib.sha256(patients_N.tobytes()).hexdigest()
         self._by_patient_N = np.argsort(patients_N, kind="stable")
         self._counts_Q = np.bincount(patients_N)
         assert self._counts_Q.min() > 0

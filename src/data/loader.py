@@ -6,6 +6,7 @@ A sample whose format is broken gives its slot to the next good one of its epoch
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import signal
 import sys
@@ -186,7 +187,6 @@ class Loader:
         sources = shards if isinstance(shards, Sources) else Sources(shards)
         self.samples = len(sources)
         """Positions of an epoch: as many as all sources have samples."""
-        self.sha256 = sources.sha256
         self.note = thrashing(config, sources, ranks.world_size // ranks.neighbours)
         """What people should know of how the shards are fetched, if anything."""
         self.broken = BrokenSamples(config.broken)
@@ -195,6 +195,9 @@ class Loader:
         self._workers = config.workers
         self._pin = ranks.device.type == "cuda"
         self._batches = StepBatches(config, sources, collate, ranks, seed)
+        basis = self._batches.plan.basis
+        self.sha256 = hashlib.sha256(f"{sources.sha256} {basis}".encode()).hexdigest() if basis else sources.sha256
+        """Stands for the samples and their order: a run goes on only where it is the same."""
         self._watch = Watch(self._batches.activity, ranks.rank, config.timeout, alone=config.workers == 0)
 
     def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:

@@ -29,8 +29,11 @@ CYCLES_KEPT = 2
 class Mixture:
     """Positions dealt to sources; the samples of source k are counted from `offsets[k]`."""
 
-    def __init__(self, seed: int, sources: Sequence[Plan], weights: Sequence[float], offsets: Sequence[int]) -> None:
+    def __init__(
+        self, seed: int, sources: Sequence[Plan], weights: Sequence[float], offsets: Sequence[int], basis: str = ""
+    ) -> None:
         assert len(sources) == len(weights) == len(offsets)
+        self.basis = basis
         self._seed, self._sources, self._offsets = seed, tuple(sources), tuple(offsets)
         self.counts_K = apportion(weights, CYCLE)
         """Places of each source in a cycle."""

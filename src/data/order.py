@@ -33,6 +33,8 @@ class Order:
     global `batch_size`. Memory and the first question of an epoch grow with the shards, never with the samples.
     """
 
+    basis = ""
+
     def __init__(
         self, seed: int, sizes: Sequence[int], window: int | None = None, lanes: int = 1, batch_size: int = 1
     ) -> None:

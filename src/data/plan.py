@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 class Plan(Protocol):
     """An endless sequence of samples, by their numbers in what the plan was made for."""
 
+    basis: str
+    """Checksum of what the plan goes by beside the index; empty where there is nothing else."""
+
     def order(self, positions_P: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The epoch and the sample at each position; both together address the sample's random numbers."""
 

@@ -23,6 +23,7 @@ class Sources:
 
     def __init__(self, main: Shards, others: Mapping[str, Shards] | None = None) -> None:
         self.parts: dict[str, Shards] = {MAIN: main, **dict(sorted((others or {}).items()))}
+        self._columns = {name: _columns(part, main) for name, part in self.parts.items()}
         self._ends = np.cumsum([len(part) for part in self.parts.values()], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -70,14 +71,17 @@ class Sources:
         raise AssertionError("no such shard")
 
     def read_each(self, samples: NDArray[np.int64], reading: Callable[[str], object]) -> list[Sample | BrokenSample]:
-        """As `Shards.read_each`; keys and shards of others than data.root are `<source>:<name>`."""
+        """As `Shards.read_each`, with the labels of data.root, NaN where a source has none of that name.
+
+        Keys and shards of others than data.root are `<source>:<name>`.
+        """
         numbers = np.searchsorted(self._ends, samples, side="right")
         found: list[Any] = [None] * len(samples)
         for number, (name, part) in enumerate(self.parts.items()):
             places = np.flatnonzero(numbers == number)
             read = part.read_each(samples[places] - self.offsets[number], reading)
             for place, sample in zip(places.tolist(), read, strict=True):
-                found[place] = sample if number == 0 else _named(name, sample)
+                found[place] = sample if number == 0 else _named(name, self._columns[name], sample)
         return found
 
     def shard_of(self, sample: int) -> tuple[str, str]:
@@ -88,7 +92,16 @@ class Sources:
         return shard if number == 0 else f"{name}:{shard}", place
 
 
-def _named(source: str, sample: Sample | BrokenSample) -> Sample | BrokenSample:
+def _named(source: str, columns_K: NDArray[np.int64] | None, sample: Sample | BrokenSample) -> Sample | BrokenSample:
     if isinstance(sample, BrokenSample):
         return BrokenSample(f"{source}:{sample.shard}", f"{source}:{sample.key}", str(sample))
-    return {**sample, "key": f"{source}:{sample['key']}"}
+    labels_K = sample["labels"] if columns_K is None else np.append(sample["labels"], np.float32(np.nan))[columns_K]
+    return {**sample, "key": f"{source}:{sample['key']}", "labels": labels_K}
+
+
+def _columns(part: Shards, main: Shards) -> NDArray[np.int64] | None:
+    """Where in a sample's labels those of data.root stand, -1 where it has no such label; None if they are the same."""
+    own = {name: number for number, name in enumerate(part.label_names)}
+    if part.label_names == main.label_names:
+        return None
+    return np.array([own.get(name, -1) for name in main.label_names], np.int64)

@@ -11,7 +11,10 @@ Schedule = Callable[[int], float]
 
 
 def count_steps(config: OptimizationConfig, batch_size: int, samples: int) -> int:
-    """Optimizer steps of a run; with `epochs`, enough that each sample is seen at least so many times."""
+    """Optimizer steps of a run; with `epochs`, enough for so many times as many positions as there are samples.
+
+    In the plain order each sample is then seen so many times; mixtures and balanced orders see some more often.
+    """
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None

@@ -54,9 +54,16 @@ def _refuse_another_run(
         )
     if trained_on != data_sha256:
         raise ValueError(
-            f"{place} was trained on other shards than those in data.root {config.data.root}: their index.json "
-            f"differs; restore it to continue, or set another logging.folder"
+            f"{place} was trained on other shards than those in {_places(config)}: "
+            f"their index.json differs; restore it to continue, or set another logging.folder"
         )
+
+
+def _places(config: ExperimentConfig) -> str:
+    """What the checksum of the data stands for."""
+    others = [f"data.mixture.{name} {source.root}" for name, source in config.data.mixture.items()]
+    goes_by = "" if config.data.balance == "none" else f" or has other {config.data.balance} than data.balance went by"
+    return " or ".join([f"data.root {config.data.root}", *others]) + goes_by
 
 
 def _listed(damages: list[DamagedCheckpoint]) -> str:

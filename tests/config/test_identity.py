@@ -81,6 +81,19 @@ def test_a_folder_of_a_mixture_may_move_but_its_split_and_weight_are_part_of_the
     assert config_hash(here) == config_hash(moved) != config_hash(config_of(tmp_path))
 
 
+def test_a_mixture_behind_an_address_has_the_defaults_of_later_keys_too(tmp_path: Path) -> None:
+    remote = ["data.mixture.clinic.root=https://a/b", "data.cache.folder=c", "data.cache.size=1"]
+    config = config_of(tmp_path, *remote)
+    earlier = json.loads(json.dumps(identity(config)))
+    del earlier["data"]["balance"]
+    assert first_difference(completed(earlier, config), identity(config)) is None
+
+
+def test_a_mixture_does_not_train_on_what_is_held_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.mixture\.clinic would train on split val of data\.root"):
+        config_of(tmp_path, "data.mixture.clinic={root: shards/, split: val}", "data.root=shards")
+
+
 def test_hash_is_the_same_for_a_default_and_the_same_value_written_out(tmp_path: Path) -> None:
     config = config_of(tmp_path, "sources=[{root: a}]")
     write(tmp_path, resolved=dump_config(config))

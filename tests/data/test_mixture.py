@@ -12,6 +12,7 @@ from src.data.index import Labels
 from src.data.loader import Loader
 from src.data.mixture import CYCLE, Mixture, apportion
 from src.data.order import Order
+from src.data.sources import Sources
 from src.data.write_shards import Description, Record, write_shards
 from src.distributed.ranks import Ranks
 
@@ -123,7 +124,7 @@ def test_patients_come_once_in_a_round_and_their_samples_in_turn():
 LEADS = ("I", "II")
 
 
-def folder(root, count, labels, first=0, rate=100.0, patients=None):
+def folder(root, count, labels, first=0, rate=100.0, patients=None, names=("a", "b")):
     """A split of records whose values are their numbers from `first`."""
     records = [
         Record(
@@ -139,7 +140,7 @@ def folder(root, count, labels, first=0, rate=100.0, patients=None):
         )
         for number in range(count)
     ]
-    write_shards(root, records, Description(LEADS, rate, Labels(names=("a", "b"), kind="multilabel"), {}))
+    write_shards(root, records, Description(LEADS, rate, Labels(names=names, kind="multilabel"), {}))
     return root
 
 
@@ -173,6 +174,27 @@ def test_a_run_mixes_folders_by_weight_on_any_number_of_ranks(tmp_path):
     assert len(set(draws)) == len(draws)
     assert load(config, world_size=4)[1] == [values, draws, keys]
     assert loader.sha256 not in (ECGShards(root, "train", LEADS).sha256, ECGShards(other, "train", LEADS).sha256)
+
+
+def test_labels_of_a_mixture_are_those_of_the_main_folder_by_name(tmp_path):
+    root = ECGShards(folder(tmp_path / "a", 2, [[1, 0]]), "train", LEADS)
+    swapped = folder(tmp_path / "b", 2, [[1, None]], names=("b", "c"))
+    sources = Sources(root, {"clinic": ECGShards(swapped, "train", LEADS)})
+    found = [sample["labels"].tolist() for sample in sources.read_each(np.arange(4), lambda shard: None)]
+    assert str(found) == "[[1.0, 0.0], [1.0, 0.0], [nan, 1.0], [nan, 1.0]]"
+
+
+def test_the_checksum_of_a_balanced_run_tells_other_labels(tmp_path):
+    config = {"batch_size": 4, "leads": LEADS, "balance": "labels"}
+    sums = set()
+    for name, labels in (("a", [[0, 1], [1, 0]]), ("b", [[1, 0], [0, 1]])):
+        root = folder(tmp_path / name, 4, labels)
+        shards = ECGShards(root, "train", LEADS)
+        shards.sha256 = "the same"
+        loader = Loader(DataConfig(root=str(root), **config), shards, Values(), Ranks(0, 1, torch.device("cpu")), 3)
+        sums.add(loader.sha256)
+    assert len(sums) == 2
+    assert "the same" not in sums
 
 
 def test_another_rate_in_a_mixture_is_refused(tmp_path):
@@ -220,6 +242,10 @@ def test_a_balanced_run(tmp_path):
         ({"balance": "labels", "window": 2}, "data.balance labels picks single samples"),
         ({"balance": "patients", "mixture": {"b": {"root": "b"}}}, "data.balance patients picks single samples"),
         ({"weight": 2.0}, "data.weight does nothing without data.mixture"),
+        ({"mixture": {"root": {"root": "b"}}}, "data.mixture can't name a source 'root'"),
+        ({"mixture": {"a:b": {"root": "b"}}}, "data.mixture can't name a source 'a:b'"),
+        ({"mixture": {"b": {"root": "b"}}, "weight": float("inf")}, "less than or equal to 1000000000"),
+        ({"timeout": float("inf")}, "less than or equal to 1500"),
     ],
 )
 def test_orders_that_do_not_go_together_are_refused(settings, complaint):

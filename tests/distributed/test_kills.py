@@ -117,6 +117,27 @@ def test_three_ranks_continue_bit_identically(shards, tmp_path):
     assert same_tensors(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["data.mixture.other={root: SHARDS, split: train, weight: 0.5}", "data.window=1"],
+        ["data.balance=labels"],
+        ["data.balance=patients"],
+        ["data.window=1", "data.lanes=4"],
+    ],
+    ids=["mixture", "labels", "patients", "lanes"],
+)
+def test_other_orders_continue_on_other_ranks_and_workers(shards, tmp_path, order):
+    order = [word.replace("SHARDS", str(shards)) for word in order]
+    succeed(*command(tmp_path / "whole", shards, 2), *order)
+    process = start(*command(tmp_path / "killed", shards, 2, workers=1), *order)
+    wait_for_step(process, tmp_path / "killed", 8)
+    strike(process, "tree")
+    succeed(*command(tmp_path / "killed", shards, 1), *order)
+    assert starts(tmp_path / "killed")[1] >= EVERY
+    assert global_batches(tmp_path / "killed") == global_batches(tmp_path / "whole")
+
+
 def test_two_runs_fit_on_one_machine(undisturbed, shards, tmp_path):
     _, reference = undisturbed
     both = [start(*command(tmp_path / name, shards, 2)) for name in ("one", "other")]

@@ -89,6 +89,8 @@ def test_a_billion_samples_on_4096_ranks(capsys):
         ("--ranks 3 --samples 10 --shards 2 --batch-size 4", "can't be shared equally by 3 ranks"),
         ("--ranks 2 --samples 10 --shards 2 --batch-size 4 --lanes 3", "--lanes 3 must divide --batch-size 4"),
         ("--ranks 2 --samples 10 --shards 2 --batch-size 4 --rank 2", "there is no rank 2 of 2"),
+        ("--ranks 2 --fname configs/jepa/ecg_debug.yaml --window 4", "--window is for clusters without a config"),
+        ("--ranks 2 --samples 10 --shards 2 --batch-size 4 --step -1", "there is no step -1"),
         ("--ranks 2 --fname configs/probe/ecg_debug.yaml", "probe does not train step by step"),
         ("--ranks 2 --fname configs/jepa/ecg_debug.yaml --set data.root=nowhere", "nowhere holds no index.json"),
     ],
