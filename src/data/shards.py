@@ -40,7 +40,7 @@ class _OpenShard:
 
     def __init__(self, name: str, tar: OpenTar, modality: Modality) -> None:
         self.name = name
-        self.path, self._fd, self.table = tar
+        self.path, self._fd, self.table, _ = tar
         self.fields = fields_of(self.table, modality)
 
     def pread(self, size: int, start: int) -> bytes:
@@ -83,7 +83,8 @@ class Shards:
         self._modality = MODALITIES[self.index.modality]
         self._ends = np.cumsum([entry.samples for entry in self._entries], dtype=np.int64)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._verified: set[int] = set()
+        self._verified: dict[int, int] = {}
+        """The stamp of each shard when it was compared with the index."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -229,8 +230,8 @@ class Shards:
             return self._open[number]
         while len(self._open) >= OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        tar = self._root.open(self._entries[number], verify=number not in self._verified)
-        self._verified.add(number)
+        tar = self._root.open(self._entries[number], self._verified.get(number))
+        self._verified[number] = tar.stamp
         self._open[number] = _OpenShard(self._entries[number].name, tar, self._modality)
         return self._open[number]
 
@@ -255,7 +256,7 @@ class Shards:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict(), "_verified": set()}
+        return {**self.__dict__, "_open": OrderedDict(), "_verified": {}}
 
 
 def _unwatched(_: str) -> None:
