@@ -161,14 +161,17 @@ class StepBatches(Dataset[Any]):
         """
         broken: dict[int, Broken] = {}
         for slot in [slot for slot, sample in enumerate(read) if isinstance(sample, BrokenSample)]:
-            number, places = int(samples[slot]), 0
+            number, tried = int(samples[slot]), set[int]()
             while isinstance(found := read[slot], BrokenSample):
                 broken[number] = Broken(step, number, found.shard, found.key, str(found))
                 refuse_too_many(list(broken.values()), self.limit)
-                places += 1
-                if places == len(self.sources):
-                    raise ValueError(f"no sample of the epoch can be used, the last of all is this one: {found}")
-                number = self.plan.instead(int(self.positions(step)[slot]), places)
+                tried.add(number)
+                number = self.plan.instead(int(self.positions(step)[slot]), len(tried))
+                if number in tried:
+                    raise ValueError(
+                        f"none of the {len(tried):,} samples that could take a slot of step {step} can be used, those"
+                        f" of one epoch, source or label, the last of them is this one: {found}"
+                    )
                 (read[slot],) = self._read(np.array([number]), streams[slot : slot + 1])
         return list(broken.values())
 
