@@ -9,7 +9,7 @@ import struct
 import time
 from pathlib import Path
 
-ROW = struct.Struct("<qq112s")
+ROW = struct.Struct("<qq240s")
 """Process, nanoseconds of the clock that all processes share, words."""
 LIKELY_CAUSES = {
     signal.SIGKILL: "often: out of memory",

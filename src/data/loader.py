@@ -9,8 +9,10 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing.queues import Queue
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -253,4 +255,15 @@ def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
     gc.freeze()  # what the rank has left behind is not the worker's to tidy up: its pages stay shared
     if "cv2" in sys.modules:  # whose threads would be as many as cores in each worker
         sys.modules["cv2"].setNumThreads(0)
+    assert hasattr(Queue, "_on_queue_feeder_error"), "the standard library's queues have no such method any more"
+    leave = staticmethod(partial(_leave, activity))
+    Queue._on_queue_feeder_error = leave  # its own prints, and drops the batch
     activity.begin(number)
+
+
+def _leave(activity: Activity, error: BaseException, _: object) -> None:
+    """End a worker whose batch can't be handed over: its rank would wait for it until data.timeout."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    activity.note(f"handing over a batch ({type(error).__name__}: {error})")
+    os._exit(1)

@@ -124,6 +124,44 @@ def test_a_worker_that_leaves_is_named_with_its_code(folder):
         next(loader(folder, Leaving(), workers=1).steps(0, 3))
 
 
+class Unpicklable(Collate):
+    def __call__(self, step, samples, streams):
+        return {"made": lambda: step}
+
+
+def test_a_batch_that_cannot_be_handed_over_ends_the_run_at_once(folder, capfd):
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"worker 0 \(process \d+\), last handing over a batch \(.*lambda.*code 1: "):
+        next(loader(folder, Unpicklable(), workers=1).steps(0, 3))
+    assert time.monotonic() - begun < 4
+    assert "Traceback" in capfd.readouterr().err
+
+
+FULL = """
+import pathlib, sys, time
+import torch
+from tests.data.test_watch import Collate, loader
+class Large(Collate):
+    def __call__(self, step, samples, streams):
+        return {"large": torch.zeros(4_000_000)}
+begun = time.monotonic()
+try:
+    list(loader(pathlib.Path(sys.argv[1]), Large(), workers=1).steps(0, 5))
+except ValueError as error:
+    print(f"{time.monotonic() - begun:.1f} s: {error}")
+"""
+TINY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+
+
+@pytest.mark.skipif(subprocess.run([*TINY, "true"], capture_output=True).returncode != 0, reason="may not mount")
+def test_a_full_shared_memory_is_told_at_once(folder):
+    command = [*TINY, sys.executable, "-c", FULL, folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert re.match(r"\d\.\d s: rank 1: loader worker 0 .*(No space left on device|/dev/shm is full)", done.stdout), (
+        done
+    )
+
+
 def waited(root, collate=None, harm=None, steps=6, **settings):
     """The sentence with which a wait of a second ended."""
     waiting = loader(root, collate, timeout=1.0, **settings)
