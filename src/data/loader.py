@@ -242,6 +242,8 @@ class Loader:
             )
         )
         signal.signal(signal.SIGCHLD, own_handler)  # torch's would raise in the middle of a training step
+        if self._workers:
+            self._batches.activity.expect([worker.pid for worker in vars(batches)["_workers"]])
         return batches
 
 
