@@ -162,6 +162,33 @@ def test_a_full_shared_memory_is_told_at_once(folder):
     )
 
 
+def test_a_worker_that_dies_before_its_first_line_is_named(folder, monkeypatch):
+    monkeypatch.setattr("src.data.loader.die_with_parent", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    begun = time.monotonic()
+    with pytest.raises(
+        ValueError, match=r"^rank 1: loader worker 0 \(process \d+\), last starting, was killed by SIGK"
+    ):
+        next(loader(folder, workers=1).steps(0, 3))
+    assert time.monotonic() - begun < 4
+
+
+class Sloth:
+    def __del__(self):
+        time.sleep(1.2)
+
+
+class Tidying(Collate):
+    def __call__(self, step, samples, streams):
+        Sloth()
+        time.sleep(60)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_that_a_destructor_swallows_comes_again(folder):
+    sentence = waited(folder, Tidying(), workers=0)
+    assert "the rank itself has been collating step 0 for 2 s" in sentence
+
+
 def waited(root, collate=None, harm=None, steps=6, **settings):
     """The sentence with which a wait of a second ended."""
     waiting = loader(root, collate, timeout=1.0, **settings)
