@@ -48,8 +48,8 @@ class _OpenShard:
         return os.pread(self._fd, size, start)
 
     def pread_anew(self, size: int, start: int) -> bytes:
-        """The same from the storage, not from the page cache."""
-        os.posix_fadvise(self._fd, start, size, os.POSIX_FADV_DONTNEED)
+        """The same from the storage: all of the file leaves the page cache, since parts of pages would stay."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return self.pread(size, start)
 
     def member(self, row: Row, place: tuple[int, int]) -> memoryview | None:

@@ -260,6 +260,47 @@ def test_damage_that_a_second_read_does_not_confirm_is_none(folder, monkeypatch)
     assert sample["key"] == key(4) and len(answers) == 2 and answers[0] == answers[1]
 
 
+def cached(descriptor, start):
+    """Whether the page cache holds a byte of a file."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], start, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+
+
+def keeps_pages_apart(folder):
+    """Whether files of a file system leave the page cache when they are told to (those of tmpfs live in it)."""
+    file = folder / "pages"
+    file.write_bytes(bytes(9000))
+    with file.open("rb") as opened:
+        try:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return not cached(opened.fileno(), 0)
+        except OSError:
+            return False
+
+
+def test_the_second_read_is_one_of_the_storage(folder, tmp_path, monkeypatch):
+    if not keeps_pages_apart(tmp_path):
+        pytest.skip("the file system tells nothing of its page cache")
+    damage(folder, {key(4)})
+    tar = folder / "train-000000.tar"
+    with tar.open("rb") as opened:
+        os.fsync(opened.fileno())  # what is not written yet can't leave the cache
+    assert tar.read_bytes()
+    real, found = os.pread, []
+
+    def looking(descriptor, size, start):
+        found.append((cached(descriptor, start), cached(descriptor, start + size - 1)))
+        return real(descriptor, size, start)
+
+    monkeypatch.setattr("os.pread", looking)
+    with pytest.raises(ValueError, match="is damaged at sample ecg-0004"):
+        Shards(folder, "train").read(np.array([4]))
+    assert found == [(True, True), (False, False)]
+
+
 def broken(step, sample):
     return Broken(step, sample, "train-000000.tar", key(sample), "is broken")
 
