@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from src.config.sections import DataConfig
 from src.data.activity import Activity
@@ -228,7 +228,8 @@ class Loader:
             raise
 
     def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
-        own_handler = signal.getsignal(signal.SIGCHLD)
+        assert hasattr(signal_handling, "_SIGCHLD_handler_set"), "torch keeps this elsewhere"
+        signal_handling._SIGCHLD_handler_set = True  # its own would raise in the middle of a training step, or here
         batches = iter(
             DataLoader(
                 self._batches,
@@ -241,7 +242,6 @@ class Loader:
                 multiprocessing_context="fork" if self._workers else None,
             )
         )
-        signal.signal(signal.SIGCHLD, own_handler)  # torch's would raise in the middle of a training step
         if self._workers:
             self._batches.activity.expect([worker.pid for worker in vars(batches)["_workers"]])
         return batches

@@ -163,13 +163,15 @@ def test_a_full_shared_memory_is_told_at_once(folder):
 
 
 def test_a_worker_that_dies_before_its_first_line_is_named(folder, monkeypatch):
+    """Ten times: it may be dead before the rank knows its process, while the rank starts another, or later."""
     monkeypatch.setattr("src.data.loader.die_with_parent", lambda _: os.kill(os.getpid(), signal.SIGKILL))
     begun = time.monotonic()
-    with pytest.raises(
-        ValueError, match=r"^rank 1: loader worker 0 \(process \d+\), last starting, was killed by SIGK"
-    ):
-        next(loader(folder, workers=1).steps(0, 3))
-    assert time.monotonic() - begun < 4
+    for _ in range(10):
+        with pytest.raises(
+            ValueError, match=r"^rank 1: loader worker \d \(process \d+\), last starting, was killed by"
+        ):
+            next(loader(folder, workers=2).steps(0, 3))
+    assert time.monotonic() - begun < 10
 
 
 class Sloth:
