@@ -1,6 +1,7 @@
 """Storage that fails: what comes back is read, what does not ends with a sentence; nothing of it is a broken sample."""
 
 import re
+import resource
 import threading
 import time
 
@@ -100,3 +101,19 @@ def test_a_table_that_is_gone_is_waited_for_too(folder):
     mending.start()
     assert shards.keys(ALL) == keys(shards.read(ALL))
     mending.join()
+
+
+def test_too_many_open_files_are_told_at_once(folder):
+    shards = Shards(folder, "train")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    begun = time.monotonic()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(
+            ValueError, match=r"tar can't be opened \(Too many open files, .* have 3\): raise the limit"
+        ):
+            shards.read(ALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert time.monotonic() - begun < 0.1
+    assert len(shards.read(ALL)) == 30
