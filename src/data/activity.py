@@ -7,10 +7,13 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-ROW = struct.Struct("<qq112s")
+ROW = struct.Struct("<qq240s")
 """Process, nanoseconds of the clock that all processes share, words."""
+PROCESS = struct.Struct("<q")
+"""The beginning of a row."""
 LIKELY_CAUSES = {
     signal.SIGKILL: "often: out of memory",
     signal.SIGBUS: "often: /dev/shm is full, or a file was cut while it was read",
@@ -30,7 +33,13 @@ class Activity:
 
     def clear(self) -> None:
         """Before the processes start."""
-        self._rows[:] = bytes(len(self._rows))
+        for number in range(self._processes):
+            ROW.pack_into(self._rows, number * ROW.size, 0, time.monotonic_ns(), b"starting")
+
+    def expect(self, processes: Sequence[int]) -> None:
+        """The processes of the rows, by who has started them: one may die before it can `begin`."""
+        for number, process in enumerate(processes):
+            PROCESS.pack_into(self._rows, number * ROW.size, process)
 
     def begin(self, number: int) -> None:
         """This process has row `number` from now on."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import signal
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing.queues import Queue
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from src.config.sections import DataConfig
 from src.data.activity import Activity
@@ -162,14 +164,17 @@ class StepBatches(Dataset[Any]):
         """
         broken: dict[int, Broken] = {}
         for slot in [slot for slot, sample in enumerate(read) if isinstance(sample, BrokenSample)]:
-            number, places = int(samples[slot]), 0
+            number, tried = int(samples[slot]), set[int]()
             while isinstance(found := read[slot], BrokenSample):
                 broken[number] = Broken(step, number, found.shard, found.key, str(found))
                 refuse_too_many(list(broken.values()), self.limit)
-                places += 1
-                if places == len(self.sources):
-                    raise ValueError(f"no sample of the epoch can be used, the last of all is this one: {found}")
-                number = self.plan.instead(int(self.positions(step)[slot]), places)
+                tried.add(number)
+                number = self.plan.instead(int(self.positions(step)[slot]), len(tried))
+                if number in tried:
+                    raise ValueError(
+                        f"none of the {len(tried):,} samples that could take a slot of step {step} can be used, those"
+                        f" of one epoch, source or label, the last of them is this one: {found}"
+                    )
                 (read[slot],) = self._read(np.array([number]), streams[slot : slot + 1])
         return list(broken.values())
 
@@ -226,7 +231,8 @@ class Loader:
             raise
 
     def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
-        own_handler = signal.getsignal(signal.SIGCHLD)
+        assert hasattr(signal_handling, "_SIGCHLD_handler_set"), "torch keeps this elsewhere"
+        signal_handling._SIGCHLD_handler_set = True  # its own would raise in the middle of a training step, or here
         batches = iter(
             DataLoader(
                 self._batches,
@@ -239,7 +245,8 @@ class Loader:
                 multiprocessing_context="fork" if self._workers else None,
             )
         )
-        signal.signal(signal.SIGCHLD, own_handler)  # torch's would raise in the middle of a training step
+        if self._workers:
+            self._batches.activity.expect([worker.pid for worker in vars(batches)["_workers"]])
         return batches
 
 
@@ -253,4 +260,15 @@ def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
     gc.freeze()  # what the rank has left behind is not the worker's to tidy up: its pages stay shared
     if "cv2" in sys.modules:  # whose threads would be as many as cores in each worker
         sys.modules["cv2"].setNumThreads(0)
+    assert hasattr(Queue, "_on_queue_feeder_error"), "the standard library's queues have no such method any more"
+    leave = staticmethod(partial(_leave, activity))
+    Queue._on_queue_feeder_error = leave  # its own prints, and drops the batch
     activity.begin(number)
+
+
+def _leave(activity: Activity, error: BaseException, _: object) -> None:
+    """End a worker whose batch can't be handed over: its rank would wait for it until data.timeout."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    activity.note(f"handing over a batch ({type(error).__name__}: {error})")
+    os._exit(1)

@@ -31,6 +31,8 @@ class OpenTar(NamedTuple):
     """Where it is, for errors."""
     descriptor: int
     table: NDArray[np.void]
+    stamp: int
+    """Changes with either file: what was verified under the same stamp is still as it was."""
 
 
 class Root(Protocol):
@@ -45,8 +47,8 @@ class Root(Protocol):
     def check(self, entries: Sequence[ShardEntry]) -> None:
         """What can be told of shards without reading them; raises ValueError for one that is not as it was indexed."""
 
-    def open(self, entry: ShardEntry, verify: bool) -> OpenTar:
-        """A tar and its table, which is compared with its sha256 if that was not done yet.
+    def open(self, entry: ShardEntry, verified: int | None) -> OpenTar:
+        """A tar and its table, compared with the index unless they have the stamp under which that was done before.
 
         Raises:
             ValueError: they are not those that were indexed.
@@ -98,14 +100,18 @@ class LocalRoot:
         if not table_path(tar).is_file():
             raise ValueError(f"{table_path(tar)}, the offset table of {tar.name}, is missing: {REMEDY}")
 
-    def open(self, entry: ShardEntry, verify: bool) -> OpenTar:
+    def open(self, entry: ShardEntry, verified: int | None) -> OpenTar:
         tar = self.folder / entry.name
-        if verify:
-            self._check_table(tar, entry)
-        found = OpenTar(str(tar), os.open(tar, os.O_RDONLY | os.O_CLOEXEC), open_table(table_path(tar)))
-        if verify:
-            _check_size(tar, os.fstat(found.descriptor).st_size, entry)
-        return found
+        descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stamp = _stamp(os.fstat(descriptor), table_path(tar).stat())
+            if stamp != verified:
+                self._check_table(tar, entry)
+                _check_size(tar, os.fstat(descriptor).st_size, entry)
+            return OpenTar(str(tar), descriptor, open_table(table_path(tar)), stamp)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def _check_table(self, tar: Path, entry: ShardEntry) -> None:
         """That a tar's table is the indexed one: a wrong offset would look like a damaged tar."""
@@ -121,6 +127,11 @@ class LocalRoot:
 
     def drop(self, entry: ShardEntry) -> None:
         """Nothing to do: it is no copy."""
+
+
+def _stamp(*files: os.stat_result) -> int:
+    """Tells files from those that took their places, or were written over, later."""
+    return hash(tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files))
 
 
 def _check_size(tar: Path, size: int, entry: ShardEntry) -> None:
@@ -141,11 +152,11 @@ class RemoteRoot:
     def check(self, entries: Sequence[ShardEntry]) -> None:
         """Nothing: each file is compared with its sha256 when it is fetched."""
 
-    def open(self, entry: ShardEntry, verify: bool) -> OpenTar:
-        table = self._table(entry, verify)
+    def open(self, entry: ShardEntry, verified: int | None) -> OpenTar:
+        table = self._table(entry, verify=verified is None)
         tar = self._tar(entry)
         path = f"{tar.place} ({self.cache.folder / tar.sha256} in the cache)"
-        return OpenTar(path, self._opened(tar), table)
+        return OpenTar(path, self._opened(tar), table, stamp=0)  # a copy's name is the sha256 it was fetched with
 
     def fetch(self, entry: ShardEntry) -> None:
         self.cache.fetch(self._table_file(entry))

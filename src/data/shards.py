@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ from src.data.sample import Row, Sample, decode_about, decode_sample, fields_of,
 
 T = TypeVar("T")
 
-OPEN_SHARDS = 64
-"""Shards of a reader that are open at a time: two file descriptors each, where a process may usually have 1,024."""
+OPEN_SHARDS = 128
+"""Shards of all readers of a process that are open at a time: two file descriptors each, of usually 1,024."""
 
 
 class _OpenShard:
@@ -40,7 +40,7 @@ class _OpenShard:
 
     def __init__(self, name: str, tar: OpenTar, modality: Modality) -> None:
         self.name = name
-        self.path, self._fd, self.table = tar
+        self.path, self._fd, self.table, _ = tar
         self.fields = fields_of(self.table, modality)
 
     def pread(self, size: int, start: int) -> bytes:
@@ -48,8 +48,8 @@ class _OpenShard:
         return os.pread(self._fd, size, start)
 
     def pread_anew(self, size: int, start: int) -> bytes:
-        """The same from the storage, not from the page cache."""
-        os.posix_fadvise(self._fd, start, size, os.POSIX_FADV_DONTNEED)
+        """The same from the storage: all of the file leaves the page cache, since parts of pages would stay."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return self.pread(size, start)
 
     def member(self, row: Row, place: tuple[int, int]) -> memoryview | None:
@@ -65,12 +65,15 @@ class Shards:
     """The samples of one split of a shards folder, by their global number 0 .. len - 1.
 
     `root` is a folder, or an address whose shards are fetched into `cache`. Can be pickled and forked. Not for several
-    threads at once.
+    threads at once, nor are two readers of a process.
 
     Raises:
         ValueError: no or a damaged index, an unknown split, a missing tar, one that has not the size it was indexed
             with, or a storage that can't be read.
     """
+
+    _open: ClassVar[OrderedDict[tuple[int, int], _OpenShard]] = OrderedDict()
+    """Of all readers of the process, by reader and number; the one that was not used for longest comes first."""
 
     def __init__(self, root: Path | str, split: str, cache: CacheConfig | None = None) -> None:
         self._root, self.split = find_root(root, cache), split
@@ -82,8 +85,8 @@ class Shards:
         self._labels = len(self.index.labels.names)
         self._modality = MODALITIES[self.index.modality]
         self._ends = np.cumsum([entry.samples for entry in self._entries], dtype=np.int64)
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._verified: set[int] = set()
+        self._verified: dict[int, int] = {}
+        """The stamp of each shard when it was compared with the index."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -224,25 +227,28 @@ class Shards:
 
     def _shard(self, number: int) -> _OpenShard:
         """An open shard; the one that was not used for longest is closed for it."""
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
+        key = id(self), number
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
         while len(self._open) >= OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        tar = self._root.open(self._entries[number], verify=number not in self._verified)
-        self._verified.add(number)
-        self._open[number] = _OpenShard(self._entries[number].name, tar, self._modality)
-        return self._open[number]
+        tar = self._root.open(self._entries[number], self._verified.get(number))
+        self._verified[number] = tar.stamp
+        self._open[key] = _OpenShard(self._entries[number].name, tar, self._modality)
+        return self._open[key]
 
     def _forget(self, number: int) -> None:
         """Close a shard if it is open; the next read opens it again."""
-        if number in self._open:
-            self._open.pop(number).close()
+        key = id(self), number
+        if key in self._open:
+            self._open.pop(key).close()
 
     def close(self) -> None:
         """Close all files; reading opens them again."""
-        while self._open:
-            self._open.popitem()[1].close()
+        for reader, number in list(self._open):
+            if reader == id(self):
+                self._forget(number)
 
     def __enter__(self) -> Self:
         return self
@@ -251,11 +257,10 @@ class Shards:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_open"):  # not set where __init__ raised
-            self.close()
+        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict(), "_verified": set()}
+        return {**self.__dict__, "_verified": {}}
 
 
 def _unwatched(_: str) -> None:

@@ -15,6 +15,8 @@ STDERR = 2
 """The descriptor: notebooks have put an object without one into its place."""
 GRACE_SECONDS = 20.0
 """So much longer may a wait last that no signal ends: the kernel does not let go of a read from dead storage."""
+AGAIN_SECONDS = 1.0
+"""After which the alarm is repeated: what is raised in a destructor or a callback of C code is lost."""
 POLL_SECONDS = 1.0
 """How often the thread looks that ends such a wait."""
 
@@ -72,7 +74,7 @@ class Watch:
                 raise _Ended(self._late(step))
 
         handlers = {number: signal.signal(number, look) for number in (signal.SIGCHLD, signal.SIGALRM)}
-        alarm = signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        alarm = signal.setitimer(signal.ITIMER_REAL, self._seconds, AGAIN_SECONDS)
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """A broken sample's slot goes to the next good one of its epoch: a function of the data, whoever reads it."""
 
 import os
+import time
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from src.config.sections import DataConfig
 from src.data.broken import Broken, BrokenSamples
-from src.data.ecg_shards import ECGShards
+from src.data.ecg_shards import ECGShards, ecg_sources
 from src.data.index import open_table, table_path
 from src.data.loader import Loader
 from src.data.order import Order
@@ -18,7 +19,7 @@ from src.data.sources import Sources
 from src.data.write_shards import write_shards
 from src.distributed.ranks import Ranks
 from src.files import sha256_of
-from tests.data.conftest import LEADS, describe, records
+from tests.data.conftest import LEADS, SCALE, describe, records
 
 SEED, BATCH = 3, 8
 
@@ -223,7 +224,9 @@ def test_as_many_as_data_broken_allows_do_not(folder):
 
 def test_where_nothing_is_good_it_ends(folder):
     damage(folder, {key(sample) for sample in range(30)})
-    with pytest.raises(ValueError, match="no sample of the epoch can be used"):
+    with pytest.raises(
+        ValueError, match="none of the 30 samples that could take a slot of step 0 can be used, .* is damaged"
+    ):
         loaded(folder, broken=1000)
 
 
@@ -257,6 +260,47 @@ def test_damage_that_a_second_read_does_not_confirm_is_none(folder, monkeypatch)
     assert sample["key"] == key(4) and len(answers) == 2 and answers[0] == answers[1]
 
 
+def cached(descriptor, start):
+    """Whether the page cache holds a byte of a file."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], start, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+
+
+def keeps_pages_apart(folder):
+    """Whether files of a file system leave the page cache when they are told to (those of tmpfs live in it)."""
+    file = folder / "pages"
+    file.write_bytes(bytes(9000))
+    with file.open("rb") as opened:
+        try:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return not cached(opened.fileno(), 0)
+        except OSError:
+            return False
+
+
+def test_the_second_read_is_one_of_the_storage(folder, tmp_path, monkeypatch):
+    if not keeps_pages_apart(tmp_path):
+        pytest.skip("the file system tells nothing of its page cache")
+    damage(folder, {key(4)})
+    tar = folder / "train-000000.tar"
+    with tar.open("rb") as opened:
+        os.fsync(opened.fileno())  # what is not written yet can't leave the cache
+    assert tar.read_bytes()
+    real, found = os.pread, []
+
+    def looking(descriptor, size, start):
+        found.append((cached(descriptor, start), cached(descriptor, start + size - 1)))
+        return real(descriptor, size, start)
+
+    monkeypatch.setattr("os.pread", looking)
+    with pytest.raises(ValueError, match="is damaged at sample ecg-0004"):
+        Shards(folder, "train").read(np.array([4]))
+    assert found == [(True, True), (False, False)]
+
+
 def broken(step, sample):
     return Broken(step, sample, "train-000000.tar", key(sample), "is broken")
 
@@ -270,3 +314,26 @@ def test_a_resumed_list_is_the_same_list():
     second.load(first.state())
     second.add([broken(2, 3), broken(2, 5)])
     assert second.share() == [broken(2, 5)] and second.state() == whole.state() and len(second) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_group_or_a_source_without_a_good_sample_ends_the_run_at_once(tmp_path, workers):
+    """Of 2,000 samples the only one of its label, or the only one of its source, is broken."""
+    metas = [{"labels": [int(n == 7), int(n != 7)], "scale": SCALE} for n in range(2000)]
+    made = [next(records(1, key=key(n), samples=4, split="train", meta=meta)) for n, meta in enumerate(metas)]
+    write_shards(tmp_path / "many", made, describe())
+    write_shards(tmp_path / "one", made[7:8], describe())
+    damage(tmp_path / "many", {key(7)})
+    damage(tmp_path / "one", {key(7)})
+    sentence = r"none of the 1 samples that could take a slot of step \d+ can be used, .* is damaged at sample ecg-0007"
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=sentence):
+        loaded(tmp_path / "many", balance="labels", workers=workers)
+    config = DataConfig.model_validate(
+        {"root": "unused", "batch_size": BATCH, "leads": LEADS, "mixture": {"one": {"root": str(tmp_path / "one")}}},
+        strict=False,
+    )
+    sources = ecg_sources(config, ECGShards(tmp_path / "many", "train", LEADS))
+    with pytest.raises(ValueError, match=sentence):
+        list(Loader(config, sources, Collate(), Ranks(0, 1, torch.device("cpu")), SEED).steps(0, 10))
+    assert time.monotonic() - begun < 5

@@ -1,6 +1,7 @@
 """Storage that fails: what comes back is read, what does not ends with a sentence; nothing of it is a broken sample."""
 
 import re
+import resource
 import threading
 import time
 
@@ -29,52 +30,55 @@ def keys(samples):
     return [sample["key"] for sample in samples]
 
 
-def gone(tar):
-    tar.rename(tar.with_suffix(".away"))
+def gone(file):
+    file.rename(file.with_suffix(".away"))
 
 
-def failing(tar):
+def failing(file):
     """Every read answers EIO: this process's memory has no page 0."""
-    gone(tar)
-    tar.symlink_to("/proc/self/mem")
+    gone(file)
+    file.symlink_to("/proc/self/mem")
 
 
-def a_folder(tar):
-    gone(tar)
-    tar.mkdir()
+def a_folder(file):
+    gone(file)
+    file.mkdir()
 
 
-def back(tar):
-    if tar.is_dir():
-        tar.rmdir()
-    tar.with_suffix(".away").replace(tar)
+def back(file):
+    if file.is_dir():
+        file.rmdir()
+    file.with_suffix(".away").replace(file)
 
 
-FAULTS = [(gone, "No such file or directory"), (failing, "Input/output error"), (a_folder, "Is a directory")]
+TAR, TABLE = "train-000002.tar", "train-000002.index.npy"
+FAULTS = {
+    "gone": (TAR, gone, "No such file or directory"),
+    "EIO": (TABLE, failing, "Input/output error"),
+    "folder": (TABLE, a_folder, "Is a directory"),
+}
 
 
-@pytest.mark.parametrize(("harm", "cause"), FAULTS, ids=["gone", "EIO", "folder"])
-def test_what_stays_away_ends_with_the_file_and_the_cause(folder, harm, cause):
+@pytest.mark.parametrize(("name", "harm", "cause"), FAULTS.values(), ids=FAULTS)
+def test_what_stays_away_ends_with_the_file_and_the_cause(folder, name, harm, cause):
     shards = Shards(folder, "train")
     shards.read(ALL)
-    tar = folder / "train-000002.tar"
-    harm(tar)
+    harm(folder / name)
     begun = time.monotonic()
     with pytest.raises(
-        ValueError, match=rf"^{re.escape(str(tar))} can't be read \({cause}\) at 4 tries in 1 s: see to"
+        ValueError, match=rf"^{re.escape(str(folder / TAR))} can't be read \({cause}\) at 4 tries in 1 s: see to"
     ):
         shards.read(ALL)
     assert 1.3 <= time.monotonic() - begun < 3.0
     assert len(shards.read(ALL[:14])) == 14, "the others are still there"
 
 
-@pytest.mark.parametrize(("harm", "cause"), FAULTS, ids=["gone", "EIO", "folder"])
-def test_what_comes_back_is_read_as_if_nothing_had_been(folder, harm, cause):
+@pytest.mark.parametrize(("name", "harm", "cause"), FAULTS.values(), ids=FAULTS)
+def test_what_comes_back_is_read_as_if_nothing_had_been(folder, name, harm, cause):
     shards = Shards(folder, "train")
     whole = shards.read(ALL)
-    tar = folder / "train-000002.tar"
-    harm(tar)
-    mending = threading.Timer(0.3, back, [tar])
+    harm(folder / name)
+    mending = threading.Timer(0.3, back, [folder / name])
     mending.start()
     again = shards.read(ALL)
     mending.join()
@@ -97,3 +101,19 @@ def test_a_table_that_is_gone_is_waited_for_too(folder):
     mending.start()
     assert shards.keys(ALL) == keys(shards.read(ALL))
     mending.join()
+
+
+def test_too_many_open_files_are_told_at_once(folder):
+    shards = Shards(folder, "train")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    begun = time.monotonic()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(
+            ValueError, match=r"tar can't be opened \(Too many open files, .* have 3\): raise the limit"
+        ):
+            shards.read(ALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert time.monotonic() - begun < 0.1
+    assert len(shards.read(ALL)) == 30

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import tarfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from src.data import roots as roots_module
 from src.data import shards as shards_module
 from src.data.ecg_shards import ECGShards
 from src.data.index import open_table, table_path
+from src.data.shards import Shards
 from src.data.write_shards import write_shards
 from tests.data.conftest import LEADS, SCALE, describe, records
 
@@ -122,6 +124,7 @@ def open_files():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
 def test_open_files_are_few_however_many_shards_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shards, "_open", OrderedDict())  # earlier tests' files are not counted
     monkeypatch.setattr(shards_module, "OPEN_SHARDS", 4)
     write_shards(tmp_path / "s", records(200, split="train", samples=4), describe(), samples_per_shard=5)
     before = open_files()
@@ -131,6 +134,62 @@ def test_open_files_are_few_however_many_shards_there_are(tmp_path, monkeypatch)
         assert [s["meta"]["id"] for s in shards.read(numbers)] == [str(n) for n in numbers]
         assert open_files() <= before + 8
     shards.close()
+    assert open_files() == before
+
+
+@pytest.fixture
+def reopening(tmp_path, monkeypatch):
+    """A reader of four tars of 5 that has read them all, and keeps two open."""
+    monkeypatch.setattr(shards_module, "OPEN_SHARDS", 2)
+    write_shards(tmp_path / "s", records(20, split="train"), describe(), samples_per_shard=5)
+    shards = ECGShards(tmp_path / "s", "train", LEADS)
+    shards.read(np.arange(20))
+    return shards
+
+
+def test_a_folder_rebuilt_with_the_same_sizes_is_refused_when_it_is_opened_again(reopening, tmp_path):
+    write_shards(tmp_path / "new", records(20, seed=1, split="train"), describe(), samples_per_shard=5)
+    for path in (tmp_path / "new").glob("train-*"):
+        assert path.stat().st_size == (tmp_path / "s" / path.name).stat().st_size
+        path.replace(tmp_path / "s" / path.name)
+    with pytest.raises(ValueError, match=r"train-000000\.index\.npy is not the offset table that index\.json"):
+        reopening.read(np.arange(20))
+
+
+def test_a_table_written_over_is_refused_when_it_is_opened_again(reopening, tmp_path):
+    flip(tmp_path / "s" / "train-000001.index.npy", -1)
+    with pytest.raises(ValueError, match=r"train-000001\.index\.npy is not the offset table that index\.json"):
+        reopening.read(np.arange(20))
+
+
+def test_a_tar_cut_short_is_refused_when_it_is_opened_again(reopening, tmp_path):
+    tar = tmp_path / "s" / "train-000001.tar"
+    size = tar.stat().st_size
+    os.truncate(tar, size - 512)
+    with pytest.raises(ValueError, match=rf"train-000001\.tar has {size - 512:,} bytes and was indexed with {size:,}"):
+        reopening.read(np.arange(20))
+
+
+def test_what_is_as_it_was_is_not_verified_twice(reopening, monkeypatch):
+    monkeypatch.setattr(roots_module, "sha256_of", lambda path: pytest.fail(f"{path} was verified before"))
+    assert len(reopening.read(np.arange(20))) == 20
+
+
+def test_open_files_are_as_few_for_many_readers(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shards, "_open", OrderedDict())  # earlier tests' files are not counted
+    monkeypatch.setattr(shards_module, "OPEN_SHARDS", 4)
+    write_shards(tmp_path / "s", records(20, split="train"), describe(), samples_per_shard=2)
+    before = open_files()
+    readers = [ECGShards(tmp_path / "s", "train", LEADS) for _ in range(9)]
+    for reader in readers * 2:
+        assert [sample["meta"]["id"] for sample in reader.read(np.arange(20))] == [str(n) for n in range(20)]
+        assert open_files() <= before + 8
+    del reader, readers[-1]
+    assert open_files() == before
+    readers[0].read(np.arange(3))
+    readers[1].close()
+    assert open_files() == before + 4, "a reader closes its own files alone"
+    readers[0].close()
     assert open_files() == before
 
 
@@ -206,7 +265,7 @@ def test_a_tar_cut_while_it_is_read_is_named(folder, shards):
     shards.read(np.arange(14))
     with (folder / "train-000000.tar").open("r+b") as file:
         file.truncate(3000)
-    with pytest.raises(ValueError, match=r"train-000000\.tar is damaged at sample ecg-0005"):
+    with pytest.raises(ValueError, match=r"train-000000\.tar has 3,000 bytes and was indexed with 20,480"):
         shards.read(np.array([5]))
 
 

@@ -1,5 +1,6 @@
 """A rank that waits for a batch learns what it waits for: dead workers at once, slow ones when the time is up."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -64,12 +65,12 @@ def nothing_is_left():
     yield
     assert (signal.getsignal(signal.SIGCHLD), signal.getsignal(signal.SIGALRM)) == before
     assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (alarmed > 0)
-    wait_until(lambda: not alive(psutil.Process().children()), 5, "workers left")
+    wait_until(lambda: not alive(workers()), 5, "workers left")
 
 
 def workers():
-    """In the order in which they were started."""
-    return sorted(psutil.Process().children(), key=lambda child: child.pid)
+    """In the order in which they were started; what earlier tests have left beside them is none."""
+    return [psutil.Process(number) for number in sorted(child.pid for child in multiprocessing.active_children())]
 
 
 def fifo(tar):
@@ -121,6 +122,73 @@ class Leaving(Collate):
 def test_a_worker_that_leaves_is_named_with_its_code(folder):
     with pytest.raises(ValueError, match=r"loader worker 0 \(process \d+\), last collating step 0, ended with code 7"):
         next(loader(folder, Leaving(), workers=1).steps(0, 3))
+
+
+class Unpicklable(Collate):
+    def __call__(self, step, samples, streams):
+        return {"made": lambda: step}
+
+
+def test_a_batch_that_cannot_be_handed_over_ends_the_run_at_once(folder, capfd):
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"worker 0 \(process \d+\), last handing over a batch \(.*lambda.*code 1: "):
+        next(loader(folder, Unpicklable(), workers=1).steps(0, 3))
+    assert time.monotonic() - begun < 4
+    assert "Traceback" in capfd.readouterr().err
+
+
+FULL = """
+import pathlib, sys, time
+import torch
+from tests.data.test_watch import Collate, loader
+class Large(Collate):
+    def __call__(self, step, samples, streams):
+        return {"large": torch.zeros(4_000_000)}
+begun = time.monotonic()
+try:
+    list(loader(pathlib.Path(sys.argv[1]), Large(), workers=1).steps(0, 5))
+except ValueError as error:
+    print(f"{time.monotonic() - begun:.1f} s: {error}")
+"""
+TINY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+
+
+@pytest.mark.skipif(subprocess.run([*TINY, "true"], capture_output=True).returncode != 0, reason="may not mount")
+def test_a_full_shared_memory_is_told_at_once(folder):
+    command = [*TINY, sys.executable, "-c", FULL, folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert re.match(r"\d\.\d s: rank 1: loader worker 0 .*(No space left on device|/dev/shm is full)", done.stdout), (
+        done
+    )
+
+
+def test_a_worker_that_dies_before_its_first_line_is_named(folder, monkeypatch):
+    """Ten times: it may be dead before the rank knows its process, while the rank starts another, or later."""
+    monkeypatch.setattr("src.data.loader.die_with_parent", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    begun = time.monotonic()
+    for _ in range(10):
+        with pytest.raises(
+            ValueError, match=r"^rank 1: loader worker \d \(process \d+\), last starting, was killed by"
+        ):
+            next(loader(folder, workers=2).steps(0, 3))
+    assert time.monotonic() - begun < 10
+
+
+class Sloth:
+    def __del__(self):
+        time.sleep(1.2)
+
+
+class Tidying(Collate):
+    def __call__(self, step, samples, streams):
+        Sloth()
+        time.sleep(60)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_that_a_destructor_swallows_comes_again(folder):
+    sentence = waited(folder, Tidying(), workers=0)
+    assert "the rank itself has been collating step 0 for 2 s" in sentence
 
 
 def waited(root, collate=None, harm=None, steps=6, **settings):
