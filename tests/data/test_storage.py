@@ -1,6 +1,7 @@
 """Files over HTTP from a real server: whole and right however it behaves, or one sentence in bounded time."""
 
 import base64
+import json
 import pickle
 import re
 import subprocess
@@ -199,3 +200,29 @@ def test_a_damaged_table_in_the_cache_is_fetched_again(serve, folder, tmp_path):
     again = pickle.loads(pickle.dumps(shards))  # noqa: S301
     assert again.keys(np.arange(len(shards))) == keys
     assert sum(path.startswith("/train-000000.index") for path, _, _ in server.given()) == 2
+
+
+HOSTILE = [
+    ("sha256", "../precious"),
+    ("index_sha256", "../precious"),
+    ("sha256", "/etc/precious"),
+    ("sha256", "A" * 64),
+    ("sha256", "0" * 64 + "\n"),
+    ("name", "../other/train-000000.tar"),
+    ("name", "/other/train-000000.tar"),
+    ("name", "train-000000.tar/.."),
+    ("name", "train-000000.tar\n"),
+    ("name", "train-000000"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), HOSTILE)
+def test_an_index_can_not_name_files_elsewhere(serve, folder, tmp_path, field, value):
+    (tmp_path / "precious").write_text("mine")
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"]["train"][0][field] = value
+    (folder / "index.json").write_text(json.dumps(index))
+    for root in (folder, serve(folder).address):
+        with pytest.raises(ValueError, match=rf"/index\.json is damaged \(splits\.train\.0\.{field}: .*pattern"):
+            Shards(root, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0)).read(np.arange(1))
+    assert (tmp_path / "precious").read_text() == "mine"
