@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from src.data.storage import RemoteFile, StorageError
 
 PARTIAL = ".partial"
 LOCK = "lock"
+OWN = re.compile(rf"[0-9a-f]{{64}}({re.escape(PARTIAL)})?")
+"""Names of what the cache put into its folder."""
 SLACK = 0.05
 """Share of the cache that is freed at once: the folder is listed once for so much that is fetched, not for each file.
 At 200,000 files that takes about a second."""
@@ -175,7 +178,9 @@ class Cache:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # renamed or given up meanwhile
-                    if entry.name == LOCK or (entry.name.endswith(PARTIAL) and _removed(Path(entry.path))):
+                    if not OWN.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                        continue  # another's, in a folder that is not the cache's alone
+                    if entry.name.endswith(PARTIAL) and _removed(Path(entry.path)):
                         continue
                     found = entry.stat()
                     if entry.name.endswith(PARTIAL):

@@ -280,3 +280,15 @@ def test_a_full_disk_is_told_before_anything_is_fetched(serve, served, tmp_path)
     )
     assert re.search(r"ValueError: the disk of data\.cache\.folder .* is full .* 0\.tar does not fit", done.stderr)
     assert done.stdout.split() == ["lock"] and not server.given()
+
+
+def test_what_others_put_into_the_folder_stays(serve, served, tmp_path):
+    server, cache = serve(), make_cache(tmp_path, files=1.5)
+    mine = [cache.folder / name for name in ("results.csv", "large.iso.partial", "paper/draft.txt", f"{'0' * 63}.tar")]
+    (cache.folder / "paper").mkdir(parents=True)
+    for path in mine:
+        path.write_bytes(b"mine" * BYTES)
+        os.utime(path, (1, 1))
+    read_all_in_order(0, cache, server, served)
+    assert all(path.read_bytes() == b"mine" * BYTES for path in mine)
+    assert sum(path.stat().st_size for path in cache.folder.iterdir() if len(path.name) == 64) <= cache.size
