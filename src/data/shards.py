@@ -57,6 +57,11 @@ class _OpenShard:
         offset, size = place
         return memoryview(self.pread(size, row.start + offset)) if offset >= 0 else None
 
+    @property
+    def evicted(self) -> bool:
+        """Whether it has no name any more, so that the disk has its bytes back when it is closed."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def close(self) -> None:
         os.close(self._fd)
 
@@ -232,6 +237,9 @@ class Shards:
         tar = self._root.open(self._entries[number], verify=number not in self._verified)
         self._verified.add(number)
         self._open[number] = _OpenShard(self._entries[number].name, tar, self._modality)
+        if self.remote:
+            for other in [other for other, shard in self._open.items() if shard.evicted and other != number]:
+                self._forget(other)
         return self._open[number]
 
     def _forget(self, number: int) -> None:

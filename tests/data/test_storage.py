@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from src.data import storage as storage_module
 from src.data.ecg_shards import ECGShards
 from src.data.shards import Shards
 from src.data.storage import Storage, StorageError
+from src.data.write_shards import write_shards
 from tests.commands import ROOT
-from tests.data.conftest import LEADS
+from tests.data.conftest import LEADS, describe, records
 from tests.data.servers import WebServer
 
 DATA = np.random.default_rng(0).bytes(3_000_001)
@@ -226,3 +229,27 @@ def test_an_index_can_not_name_files_elsewhere(serve, folder, tmp_path, field, v
         with pytest.raises(ValueError, match=rf"/index\.json is damaged \(splits\.train\.0\.{field}: .*pattern"):
             Shards(root, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0)).read(np.arange(1))
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def held(folder):
+    """Bytes of tars that lie in a folder no more, but are open in this process."""
+    gone = {}
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if str(link.readlink()).startswith(str(folder)) and link.stat().st_nlink == 0:
+                gone[link.stat().st_ino] = link.stat().st_size
+    return sum(gone.values())
+
+
+def test_a_reader_closes_what_was_evicted_when_it_opens_a_shard(serve, tmp_path):
+    write_shards(tmp_path / "many", records(40, split="train"), describe(), samples_per_shard=1)
+    sizes = [path.stat().st_size for path in (tmp_path / "many").glob("*.tar")]
+    config = CacheConfig(folder=str(tmp_path / "cache"), size=sum(sizes) / 8e9)
+    shards, local = Shards(serve(tmp_path / "many").address, "train", config), Shards(tmp_path / "many", "train")
+    for sample in np.random.default_rng(0).integers(1, 40, (60, 1)):
+        assert shards.keys(sample) == local.keys(sample)
+        assert held(tmp_path / "cache") == 0
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    assert shards.keys(sample) == local.keys(sample) and held(tmp_path / "cache") > 3 * max(sizes)
+    assert shards.keys(np.arange(1)) == local.keys(np.arange(1)) and held(tmp_path / "cache") == 0
