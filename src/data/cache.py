@@ -6,7 +6,7 @@ kernel drops locks with their process, however that ends: a partial that nobody 
 for longest makes room; who has a file open keeps reading it.
 
 Runs with different sizes may share a folder: each makes room by its own size before it fetches, so that the folder is
-never above the largest, and the smallest has its way whenever it fetches.
+never above the largest, and the smallest has its way whenever it fetches: the others begin nothing while it waits.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from src.data.storage import RemoteFile, StorageError
 
 PARTIAL = ".partial"
 LOCK = "lock"
+"""Held for moments, while the folder is listed or a name in it changes."""
+TURN = "turn"
+"""Held by who waits for room: nobody begins to fetch before, else a run with a small size would wait for ever while one
+with a larger size fetches."""
 OWN = re.compile(rf"[0-9a-f]{{64}}({re.escape(PARTIAL)})?")
 """Names of what the cache put into its folder."""
 SLACK = 0.05
@@ -99,7 +103,7 @@ class Cache:
             try:
                 self._fill(partial, wanted)
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                with self._lock():  # who lists the folder must not miss it under both names
+                with self._lock(LOCK):  # who lists the folder must not miss it under both names
                     path.rename(self.folder / wanted.sha256)
                 return descriptor
             except BaseException:
@@ -135,19 +139,23 @@ class Cache:
         return wanted.storage.pieces(wanted.name, wanted.size)
 
     def _reserve(self, partial: int, size: int, wanted: RemoteFile) -> None:
-        """Take a file's bytes on the disk; waits while others that are being fetched leave no room for it."""
+        """Take a file's bytes on the disk; waits while others that are being fetched leave no room for it.
+
+        Meanwhile none is added to them: they get fewer, down to none.
+        """
         if size > self.size:
             raise ValueError(
                 f"{wanted.place} has {size:,} bytes and data.cache.size is {self.size / 1e9:g} GB: raise it to several"
                 " times the largest shard"
             )
-        while True:
-            with self._told(wanted), self._lock() as lock:
-                if self._make_room(lock, size):
-                    if size:
-                        os.posix_fallocate(partial, 0, size)
-                    return
-            time.sleep(POLL_SECONDS)
+        with self._told(wanted), self._lock(TURN):
+            while True:
+                with self._lock(LOCK) as lock:
+                    if self._make_room(lock, size):
+                        if size:
+                            os.posix_fallocate(partial, 0, size)
+                        return
+                time.sleep(POLL_SECONDS)
 
     def _make_room(self, lock: int, size: int) -> bool:
         """Unlink files until so many bytes are free; False where those that are being fetched leave no room.
@@ -190,9 +198,9 @@ class Cache:
         return fetched, whole
 
     @contextmanager
-    def _lock(self) -> Iterator[int]:
-        """The folder's own lock, held for moments."""
-        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _lock(self, name: str) -> Iterator[int]:
+        """A lock of the folder's own."""
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor

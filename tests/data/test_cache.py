@@ -279,7 +279,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(serve, served, tmp_path)
         [*inside, f"{mount} && {shlex.join(words)}; ls {tmp_path / 'disk'}"], capture_output=True, text=True, cwd=ROOT
     )
     assert re.search(r"ValueError: the disk of data\.cache\.folder .* is full .* 0\.tar does not fit", done.stderr)
-    assert done.stdout.split() == ["lock"] and not server.given()
+    assert done.stdout.split() == ["lock", "turn"] and not server.given()
 
 
 def test_what_others_put_into_the_folder_stays(serve, served, tmp_path):
@@ -292,3 +292,26 @@ def test_what_others_put_into_the_folder_stays(serve, served, tmp_path):
     read_all_in_order(0, cache, server, served)
     assert all(path.read_bytes() == b"mine" * BYTES for path in mine)
     assert sum(path.stat().st_size for path in cache.folder.iterdir() if len(path.name) == 64) <= cache.size
+
+
+def fetch_anew(number, cache, server, served):
+    """Fetch for ever: files of this process alone, each dropped when it is there."""
+    while True:
+        for file in range(1 + 2 * number, 3 + 2 * number):
+            os.close(cache.open(listed(server, served, file)))
+            cache.drop(listed(server, served, file))
+
+
+def test_a_run_with_a_smaller_cache_gets_its_turn(serve, served, tmp_path):
+    """Four processes have files in hand at any time, and one of these fills the smaller cache."""
+    server, large, small = serve(delay=0.01), make_cache(tmp_path, files=10.0), make_cache(tmp_path, files=1.5)
+    fetching = in_processes(4, fetch_anew, large, server, served)
+    try:
+        wait_until(lambda: large.folder.exists() and len(partials(large)) > 2, 20, "partials")
+        [waiting] = in_processes(1, fetch_one, small, listed(server, served, 0))
+        waiting.join(timeout=10)
+        assert waiting.exitcode == 0
+    finally:
+        for process in (*fetching, waiting):
+            process.kill()
+            process.join()
