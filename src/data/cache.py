@@ -23,6 +23,7 @@ from pathlib import Path
 
 from src.config.sections import CacheConfig
 from src.data.storage import RemoteFile, StorageError
+from src.files import sha256_of
 
 PARTIAL = ".partial"
 LOCK = "lock"
@@ -69,6 +70,13 @@ class Cache:
             descriptor = self._fetch(wanted, wait=False)
         if descriptor is not None:
             os.close(descriptor)
+
+    def is_whole(self, wanted: RemoteFile) -> bool:
+        """Whether a copy is there with the bytes that the index lists; reads all of it."""
+        try:
+            return sha256_of(self.folder / wanted.sha256) == wanted.sha256
+        except FileNotFoundError:
+            return False
 
     def drop(self, wanted: RemoteFile) -> None:
         """Forget a file that turned out to be damaged."""

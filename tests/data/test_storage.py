@@ -1,6 +1,7 @@
 """Files over HTTP from a real server: whole and right however it behaves, or one sentence in bounded time."""
 
 import base64
+import hashlib
 import json
 import pickle
 import re
@@ -16,6 +17,7 @@ import yaml
 
 from src.config.sections import CacheConfig, DataConfig
 from src.data import storage as storage_module
+from src.data.broken import BrokenSample
 from src.data.ecg_shards import ECGShards
 from src.data.shards import Shards
 from src.data.storage import Storage, StorageError
@@ -253,3 +255,32 @@ def test_a_reader_closes_what_was_evicted_when_it_opens_a_shard(serve, tmp_path)
         path.unlink()
     assert shards.keys(sample) == local.keys(sample) and held(tmp_path / "cache") > 3 * max(sizes)
     assert shards.keys(np.arange(1)) == local.keys(np.arange(1)) and held(tmp_path / "cache") == 0
+
+
+def damage(tar):
+    """Flip a bit of the first sample's content; returns the tar's sha256."""
+    data = bytearray(tar.read_bytes())
+    data[600] ^= 1
+    tar.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_sample_that_is_broken_in_the_storage_is_not_fetched_again_and_again(serve, folder, tmp_path):
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"]["train"][0]["sha256"] = damage(folder / "train-000000.tar")
+    (folder / "index.json").write_text(json.dumps(index))
+    server = serve(folder)
+    shards = Shards(server.address, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0))
+    for _ in range(3):
+        with pytest.raises(BrokenSample):
+            shards.read(np.arange(6))
+    assert server.bytes_of("train-000000.tar") == (folder / "train-000000.tar").stat().st_size
+
+
+def test_a_copy_with_another_bit_is_fetched_again(serve, folder, tmp_path):
+    server = serve(folder)
+    shards = Shards(server.address, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0))
+    shards.keys(np.arange(6))
+    damage(tmp_path / "cache" / shards.index.splits["train"][0].sha256)
+    assert len(shards.read(np.arange(6))) == 6
+    assert server.bytes_of("train-000000.tar") == 2 * (folder / "train-000000.tar").stat().st_size
