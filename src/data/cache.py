@@ -89,7 +89,11 @@ class Cache:
                 descriptor = os.open(self.folder / wanted.sha256, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
-            os.utime(descriptor)
+            try:
+                os.utime(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
         if wanted.size is None or os.fstat(descriptor).st_size == wanted.size:
             return descriptor
         os.close(descriptor)
@@ -103,22 +107,33 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if not _locked(partial, wait) or not _is_at(partial, path):
-                return None
-            if (self.folder / wanted.sha256).exists():  # finished by another between our look and our lock
-                path.unlink()
-                return None
+            with self._told(wanted):
+                if not _locked(partial, wait) or not _is_at(partial, path):
+                    return None
+                if (self.folder / wanted.sha256).exists():  # finished by another between our look and our lock
+                    path.unlink()
+                    return None
             try:
                 self._fill(partial, wanted)
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                with self._lock(LOCK):  # who lists the folder must not miss it under both names
-                    path.rename(self.folder / wanted.sha256)
-                return descriptor
+                return self._named(path, wanted)
             except BaseException:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # what is told is why it could not be fetched
+                    path.unlink()
                 raise
         finally:
             os.close(partial)
+
+    def _named(self, path: Path, wanted: RemoteFile) -> int:
+        """Give a partial that is whole its name; returns a descriptor to read it from."""
+        with self._told(wanted):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                with self._lock(LOCK):  # who lists the folder must not miss it under both names
+                    path.rename(self.folder / wanted.sha256)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return descriptor
 
     def _fill(self, partial: int, wanted: RemoteFile) -> None:
         """Write the file's bytes to the disk; they are those that the index lists when this returns."""
@@ -227,8 +242,8 @@ class Cache:
                     f" {self.size / 1e9:g} GB, and {wanted.name} does not fit: free some of it or lower data.cache.size"
                 ) from None
             raise ValueError(
-                f"data.cache.folder {self.folder} can't be used ({error.strerror}): name a folder on a local disk that"
-                " can be written"
+                f"data.cache.folder {self.folder} can't be used ({error.strerror}): name a folder of your own on a"
+                " local disk, which grants locks (flock)"
             ) from None
 
 

@@ -1,5 +1,7 @@
 """The cache: each file is fetched once, is whole or not there, and never more bytes lie there than were allowed."""
 
+import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -8,7 +10,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,7 +255,9 @@ def test_a_file_larger_than_the_cache_is_refused(serve, served, tmp_path):
 
 def test_a_folder_that_can_not_be_used_is_told(serve, served, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(ValueError, match=r"data\.cache\.folder .*cache can't be used \(.*\): name a folder"):
+    with pytest.raises(
+        ValueError, match=r"data\.cache\.folder .*cache can't be used \(.*\): name a folder of your own"
+    ):
         make_cache(tmp_path).open(listed(serve(), served, 0))
 
 
@@ -315,3 +321,47 @@ def test_a_run_with_a_smaller_cache_gets_its_turn(serve, served, tmp_path):
         for process in (*fetching, waiting):
             process.kill()
             process.join()
+
+
+def test_a_disk_without_locks_is_told_at_once(serve, served, tmp_path, monkeypatch):
+    """As a network file system without a lock daemon answers; nothing is left behind."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    cache, file = make_cache(tmp_path), listed(serve(), served, 0)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ValueError, match=r"cache can't be used \(No locks available\): .* which grants locks"):
+        cache.open(file)
+
+
+OTHER_USER = """
+import os, sys
+from src.config.sections import CacheConfig
+from src.data.cache import Cache
+from src.data.storage import RemoteFile, Storage
+folder, address, sha256 = sys.argv[1:]
+cache, file = Cache(CacheConfig(folder=folder, size=1.0)), RemoteFile(Storage(address), "0.tar", sha256, 400_000)
+os.setgid(65534)
+os.setuid(65534)
+before = len(os.listdir("/proc/self/fd"))
+try:
+    cache.open(file)
+except ValueError as error:
+    print(error)
+assert len(os.listdir("/proc/self/fd")) == before
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_the_folder_of_another_user_is_told_and_no_descriptor_stays(serve, served):
+    server = serve()
+    with tempfile.TemporaryDirectory() as room:
+        os.chmod(room, 0o755)  # noqa: PTH101
+        cache = make_cache(Path(room))
+        file = listed(server, served, 0)
+        os.close(cache.open(file))
+        words = [sys.executable, "-c", OTHER_USER, str(cache.folder), server.address, file.sha256]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"data\.cache\.folder .* can't be used \(.*\): name a folder of your own .*\n", done.stdout)
