@@ -11,7 +11,7 @@ from src.data.builders.video_format import Encoding
 from src.data.builders.video_read import Reading
 from src.data.builders.video_remux import remux
 from src.data.modalities.video import GatherVideos, _decode, _fields
-from src.data.video import Facts, Video, _runs
+from src.data.video import Facts, Video, _runs, _types_by_length, _types_by_start_code
 from tests.data import videos
 
 LONG = videos.frames_of(frames=70)
@@ -24,6 +24,11 @@ STORED = {
     ),
     "passed b-frames": lambda path: passed(
         videos.write(path, LONG, bf=3, g=20, x264opts="bframes=3:b-adapt=0:open-gop=1")
+    ),
+    "passed intra refresh": lambda path: passed(videos.write(path, LONG, x264opts="intra-refresh=1:keyint=15")),
+    "intra refresh of others": lambda path: (
+        videos.write(path.with_suffix(".mkv"), LONG, x264opts="intra-refresh=1:keyint=15:bframes=0").read_bytes(),
+        {},
     ),
     "passed mpeg2": lambda path: passed(videos.write_mpeg(path.with_suffix(".mpg"), LONG, bf=2, g=12)),
     "mkv of others": lambda path: (videos.write(path.with_suffix(".mkv"), LONG, g=10).read_bytes(), {}),
@@ -46,7 +51,16 @@ def test_any_frames_are_those_of_all(tmp_path, name):
     if "gif" not in name:
         assert np.array_equal(everything, videos.by_opencv(data))
     rng = np.random.default_rng(0)
-    for wanted in ([0], [69], [5, 5, 3], range(20, 36), range(1, 70, 9), rng.permutation(70), rng.integers(0, 70, 8)):
+    for wanted in (
+        [0],
+        [69],
+        [33],
+        [5, 5, 3],
+        range(20, 36),
+        range(1, 70, 9),
+        rng.permutation(70),
+        rng.integers(0, 70, 8),
+    ):
         assert np.array_equal(video.frames(wanted), everything[list(wanted)])
 
 
@@ -127,3 +141,12 @@ def test_a_shard_with_a_playlist_opens_nothing_else(tmp_path):
     with pytest.raises(ValueError, match="can't be read"):
         Video(f"ffconcat version 1.0\nfile {tmp_path / 'a.mp4'}\n".encode(), {}).frames()
     assert av.open(io.BytesIO((tmp_path / "a.mp4").read_bytes()))
+
+
+def test_units_of_h264_are_told_apart_in_both_of_its_forms():
+    units = [bytes([0x67, 1, 2]), bytes([0x06, 0]), bytes([0x65, 9, 0, 0, 3, 1]), bytes([0x41])]
+    types = [7, 6, 5, 1]
+    for width in (1, 2, 4):
+        assert list(_types_by_length(b"".join(len(u).to_bytes(width, "big") + u for u in units), width)) == types
+    assert list(_types_by_start_code(b"".join(b"\0" * (n % 2) + b"\0\0\1" + u for n, u in enumerate(units)))) == types
+    assert list(_types_by_length(b"", 4)) == list(_types_by_start_code(b"")) == []
