@@ -294,8 +294,11 @@ def _positive(text: str) -> float:
 
 
 def _epochs(text: str) -> int:
-    if (epochs := _count(text)) <= SETTLING:
-        raise argparse.ArgumentTypeError(f"{text} must be above {SETTLING}, in which memory settles")
+    if (epochs := _count(text)) < 3 * SETTLING:
+        raise argparse.ArgumentTypeError(
+            f"{text} must be at least {3 * SETTLING}: {SETTLING} in which memory settles, {SETTLING} to measure from"
+            f" and {SETTLING} to measure to"
+        )
     return epochs
 
 

@@ -11,7 +11,8 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +83,28 @@ def _rounds(
     names = list(passes)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            each = (1 << 20) / bytes_each if name[0] == SEQUENTIAL else batch
+            samples_in = partial(_read, bytes_each) if name[0] == SEQUENTIAL else partial(_whole, batch)
             drop_cache(folders)
-            cold[name].append(_rate(passes[name], each))
-            warm[name].append(_rate(passes[name], each))
+            cold[name].append(rate_of(passes[name], samples_in))
+            warm[name].append(rate_of(passes[name], samples_in))
     return cold, warm
 
 
-def _rate(batches: Iterable[Any], each: float) -> float:
+def _read(bytes_each: float, size: int) -> float:
+    return size / bytes_each
+
+
+def _whole(batch: int, _: object) -> float:
+    return batch
+
+
+def rate_of(batches: Iterable[Any], samples_in: Callable[[Any], float]) -> float:
     """Samples a second behind the first batch, whose time is that of starting."""
     iterator = iter(batches)
     next(iterator)
     start = time.perf_counter()
-    count = sum(1 for _ in iterator)
-    return count * each / (time.perf_counter() - start)
+    samples = sum(samples_in(batch) for batch in iterator)
+    return samples / (time.perf_counter() - start)
 
 
 def drop_cache(folders: Sequence[Path]) -> None:

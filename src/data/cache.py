@@ -6,7 +6,7 @@ kernel drops locks with their process, however that ends: a partial that nobody 
 for longest makes room; who has a file open keeps reading it.
 
 Runs with different sizes may share a folder: each makes room by its own size before it fetches, so that the folder is
-never above the largest, and the smallest has its way whenever it fetches.
+never above the largest, and the smallest has its way whenever it fetches: the others begin nothing while it waits.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,9 +23,16 @@ from pathlib import Path
 
 from src.config.sections import CacheConfig
 from src.data.storage import RemoteFile, StorageError
+from src.files import sha256_of
 
 PARTIAL = ".partial"
 LOCK = "lock"
+"""Held for moments, while the folder is listed or a name in it changes."""
+TURN = "turn"
+"""Held by who waits for room: nobody begins to fetch before, else a run with a small size would wait for ever while one
+with a larger size fetches."""
+OWN = re.compile(rf"[0-9a-f]{{64}}({re.escape(PARTIAL)})?")
+"""Names of what the cache put into its folder."""
 SLACK = 0.05
 """Share of the cache that is freed at once: the folder is listed once for so much that is fetched, not for each file.
 At 200,000 files that takes about a second."""
@@ -63,6 +71,13 @@ class Cache:
         if descriptor is not None:
             os.close(descriptor)
 
+    def is_whole(self, wanted: RemoteFile) -> bool:
+        """Whether a copy is there with the bytes that the index lists; reads all of it."""
+        try:
+            return sha256_of(self.folder / wanted.sha256) == wanted.sha256
+        except FileNotFoundError:
+            return False
+
     def drop(self, wanted: RemoteFile) -> None:
         """Forget a file that turned out to be damaged."""
         (self.folder / wanted.sha256).unlink(missing_ok=True)
@@ -74,7 +89,11 @@ class Cache:
                 descriptor = os.open(self.folder / wanted.sha256, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
-            os.utime(descriptor)
+            try:
+                os.utime(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
         if wanted.size is None or os.fstat(descriptor).st_size == wanted.size:
             return descriptor
         os.close(descriptor)
@@ -88,22 +107,33 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if not _locked(partial, wait) or not _is_at(partial, path):
-                return None
-            if (self.folder / wanted.sha256).exists():  # finished by another between our look and our lock
-                path.unlink()
-                return None
+            with self._told(wanted):
+                if not _locked(partial, wait) or not _is_at(partial, path):
+                    return None
+                if (self.folder / wanted.sha256).exists():  # finished by another between our look and our lock
+                    path.unlink()
+                    return None
             try:
                 self._fill(partial, wanted)
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                with self._lock():  # who lists the folder must not miss it under both names
-                    path.rename(self.folder / wanted.sha256)
-                return descriptor
+                return self._named(path, wanted)
             except BaseException:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # what is told is why it could not be fetched
+                    path.unlink()
                 raise
         finally:
             os.close(partial)
+
+    def _named(self, path: Path, wanted: RemoteFile) -> int:
+        """Give a partial that is whole its name; returns a descriptor to read it from."""
+        with self._told(wanted):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                with self._lock(LOCK):  # who lists the folder must not miss it under both names
+                    path.rename(self.folder / wanted.sha256)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return descriptor
 
     def _fill(self, partial: int, wanted: RemoteFile) -> None:
         """Write the file's bytes to the disk; they are those that the index lists when this returns."""
@@ -132,19 +162,23 @@ class Cache:
         return wanted.storage.pieces(wanted.name, wanted.size)
 
     def _reserve(self, partial: int, size: int, wanted: RemoteFile) -> None:
-        """Take a file's bytes on the disk; waits while others that are being fetched leave no room for it."""
+        """Take a file's bytes on the disk; waits while others that are being fetched leave no room for it.
+
+        Meanwhile none is added to them: they get fewer, down to none.
+        """
         if size > self.size:
             raise ValueError(
                 f"{wanted.place} has {size:,} bytes and data.cache.size is {self.size / 1e9:g} GB: raise it to several"
                 " times the largest shard"
             )
-        while True:
-            with self._told(wanted), self._lock() as lock:
-                if self._make_room(lock, size):
-                    if size:
-                        os.posix_fallocate(partial, 0, size)
-                    return
-            time.sleep(POLL_SECONDS)
+        with self._told(wanted), self._lock(TURN):
+            while True:
+                with self._lock(LOCK) as lock:
+                    if self._make_room(lock, size):
+                        if size:
+                            os.posix_fallocate(partial, 0, size)
+                        return
+                time.sleep(POLL_SECONDS)
 
     def _make_room(self, lock: int, size: int) -> bool:
         """Unlink files until so many bytes are free; False where those that are being fetched leave no room.
@@ -175,7 +209,9 @@ class Cache:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # renamed or given up meanwhile
-                    if entry.name == LOCK or (entry.name.endswith(PARTIAL) and _removed(Path(entry.path))):
+                    if not OWN.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                        continue  # another's, in a folder that is not the cache's alone
+                    if entry.name.endswith(PARTIAL) and _removed(Path(entry.path)):
                         continue
                     found = entry.stat()
                     if entry.name.endswith(PARTIAL):
@@ -185,9 +221,9 @@ class Cache:
         return fetched, whole
 
     @contextmanager
-    def _lock(self) -> Iterator[int]:
-        """The folder's own lock, held for moments."""
-        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _lock(self, name: str) -> Iterator[int]:
+        """A lock of the folder's own."""
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
@@ -206,8 +242,8 @@ class Cache:
                     f" {self.size / 1e9:g} GB, and {wanted.name} does not fit: free some of it or lower data.cache.size"
                 ) from None
             raise ValueError(
-                f"data.cache.folder {self.folder} can't be used ({error.strerror}): name a folder on a local disk that"
-                " can be written"
+                f"data.cache.folder {self.folder} can't be used ({error.strerror}): name a folder of your own on a"
+                " local disk, which grants locks (flock)"
             ) from None
 
 

@@ -24,6 +24,9 @@ BUILD = "python -m tools.build_shards"
 TRAINING_SPLIT = "train"
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Entry(BaseModel):
     """A part of index.json."""
 
@@ -31,14 +34,14 @@ class Entry(BaseModel):
 
 
 class ShardEntry(Entry):
-    """A tar."""
+    """A tar. What is part of a path is nothing but a name, since an index may come from a server of others."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\x00]*\.tar$")]
     samples: PositiveInt
     bytes: PositiveInt
-    sha256: str
+    sha256: Sha256
     """Of the tar."""
-    index_sha256: str
+    index_sha256: Sha256
     """Of the file with its offset table."""
 
 

@@ -59,7 +59,7 @@ class Root(Protocol):
         """Have a shard at hand, or see to it that another process does."""
 
     def drop(self, entry: ShardEntry) -> None:
-        """Forget a copy of a tar that turned out to be damaged."""
+        """Forget the copy of a tar with a broken sample, if it is the copy that is damaged."""
 
 
 def find_root(root: Path | str, cache: CacheConfig | None) -> Root:
@@ -145,6 +145,7 @@ class RemoteRoot:
     def __init__(self, storage: Storage, cache: Cache) -> None:
         self.name, self.cache = storage.address, cache
         self._storage = storage
+        self._whole: set[str] = set()
 
     def read_index(self) -> bytes:
         return self._storage.read(INDEX_NAME)
@@ -163,7 +164,14 @@ class RemoteRoot:
         self.cache.fetch(self._tar(entry))
 
     def drop(self, entry: ShardEntry) -> None:
-        self.cache.drop(self._tar(entry))
+        """A copy that is as indexed stays and is not looked at again: the sample is broken in the storage too."""
+        tar = self._tar(entry)
+        if tar.sha256 in self._whole:
+            return
+        if self.cache.is_whole(tar):
+            self._whole.add(tar.sha256)
+        else:
+            self.cache.drop(tar)
 
     def _tar(self, entry: ShardEntry) -> RemoteFile:
         return RemoteFile(self._storage, entry.name, entry.sha256, entry.bytes)

@@ -57,6 +57,11 @@ class _OpenShard:
         offset, size = place
         return memoryview(self.pread(size, row.start + offset)) if offset >= 0 else None
 
+    @property
+    def evicted(self) -> bool:
+        """Whether it has no name any more, so that the disk has its bytes back when it is closed."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def close(self) -> None:
         os.close(self._fd)
 
@@ -236,6 +241,9 @@ class Shards:
         tar = self._root.open(self._entries[number], self._verified.get(number))
         self._verified[number] = tar.stamp
         self._open[key] = _OpenShard(self._entries[number].name, tar, self._modality)
+        if self.remote:
+            for other in [other for other, shard in self._open.items() if shard.evicted and other != key]:
+                self._open.pop(other).close()
         return self._open[key]
 
     def _forget(self, number: int) -> None:

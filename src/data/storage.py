@@ -31,6 +31,8 @@ PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 """By protocol, what fsspec needs."""
 REFUSED = (401, 403, 404, 410)
 """Answers over HTTP that another attempt would not change."""
+NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+"""What botocore and google.auth raise where there are none; by name, since neither need be installed."""
 
 
 class StorageError(ValueError):
@@ -111,6 +113,11 @@ class Storage:
             except FileNotFoundError:
                 raise FileNotFoundError(self.place(name)) from None
             except Exception as error:  # each protocol's library has its own
+                if type(error).__name__ in NO_CREDENTIALS:
+                    raise StorageError(
+                        f"{self.place(name)} needs credentials ({_cause(error)}): give them in the environment or in"
+                        " the files of the store's own tools"
+                    ) from None
                 if isinstance(error, PermissionError) or getattr(error, "status", None) in REFUSED:
                     raise StorageError(f"{self.place(name)} is refused ({_cause(error)}): mend the access") from None
                 if pause is None:

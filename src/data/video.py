@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+    from av.packet import Packet as AvPacket
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
@@ -31,6 +32,8 @@ MOST_PIXELS = 1 << 26
 """Of a frame: 8192 x 8192. FFmpeg refuses larger ones before it makes room for them."""
 MOST_PIXELS_IN_ALL = 1 << 36
 """Of all frames of a video: 3 hours of 800 x 600 at 13 Hz. More is a bomb, or no clip."""
+IDR = 5
+"""H.264's unit that all frames behind it can do without what is before it."""
 SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 """Containers that list where their keyframes are."""
 
@@ -52,6 +55,7 @@ class Packet(NamedTuple):
     pts: int
     dts: int
     keyframe: bool
+    """Frames from here on need none before it."""
 
 
 @dataclass(frozen=True)
@@ -273,13 +277,40 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[Packet] | N
     if container.format.name not in SEEKABLE:
         return None
     found: list[Packet] = []
+    starts_anew = _starts_anew(stream)
     for packet in container.demux(stream):
         if not packet.size or packet.is_discard:
             continue
         if packet.pts is None or packet.dts is None:
             return None
-        found.append(Packet(packet.pts, packet.dts, packet.is_keyframe))
+        found.append(Packet(packet.pts, packet.dts, packet.is_keyframe and starts_anew(packet)))
     return sorted(found)
+
+
+def _starts_anew(stream: VideoStream) -> Callable[[AvPacket], bool]:
+    """Whether a keyframe of the container is one to the decoder.
+
+    FFmpeg calls H.264's recovery points keyframes too: with intra refresh the picture is whole some frames later only.
+    """
+    if stream.codec_context.name != "h264":
+        return lambda packet: True
+    told = stream.codec_context.extradata or b""
+    if told[:1] == b"\x01" and len(told) > 4:  # avcC, which says how many bytes the length of a unit takes
+        return lambda packet: IDR in _types_by_length(bytes(packet), (told[4] & 3) + 1)
+    return lambda packet: IDR in _types_by_start_code(bytes(packet))
+
+
+def _types_by_length(data: bytes, width: int) -> Iterator[int]:
+    """Types of H.264's units, each behind its length."""
+    start = width
+    while start < len(data):
+        yield data[start] & 31
+        start += int.from_bytes(data[start - width : start], "big") + width
+
+
+def _types_by_start_code(data: bytes) -> Iterator[int]:
+    """Types of H.264's units, each behind 0 0 1 (Annex B)."""
+    return (unit[0] & 31 for unit in data.split(b"\0\0\1")[1:] if unit)
 
 
 def _at_their_times(

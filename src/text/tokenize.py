@@ -18,10 +18,10 @@ from src.config.transforms import TokenizerConfig
 
 
 class Tokenize:
-    """Texts to rows of one length, so that no shape depends on the texts at hand.
+    """Texts to rows of one length, so that no shape depends on the texts at hand; runs no code of a folder.
 
     Raises:
-        ValueError: there is no such tokenizer.
+        ValueError: there is no such tokenizer, or it would need code of its own.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -31,12 +31,16 @@ class Tokenize:
 
         self.length = config.length
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(config.tokenizer, local_files_only=True)
-        except (OSError, ValueError) as error:
+            # without trust_remote_code=False it asks at the terminal, and runs the folder's own code after a yes
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                config.tokenizer, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # the library has no type of its own for what it can't read
             raise ValueError(
-                f"{config.tokenizer} is no tokenizer that can be read ({str(error).splitlines()[0]}): name the folder "
-                "of one, with its tokenizer.json or vocab.txt"
+                f"{config.tokenizer} is no tokenizer that can be read ({_cause(error)}): name the folder of one, with"
+                " its tokenizer.json or vocab.txt"
             ) from error
+        self.name = config.tokenizer
         least = self._tokenizer.num_special_tokens_to_add()
         if self.length <= least:
             raise ValueError(
@@ -46,12 +50,30 @@ class Tokenize:
         self._pad = 0 if pad is None else pad  # any id will do where keep is False
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Ids [B, L] and which of them are of the text or special [B, L]; of an empty text none is."""
+        """Ids [B, L] and which of them are of the text or special [B, L]; of an empty text none is.
+
+        Raises:
+            ValueError: the tokenizer fails at a text.
+        """
         ids_BL = np.full((len(texts), self.length), self._pad, np.int64)
         keep_BL = np.zeros(ids_BL.shape, np.bool_)
         rows = [row for row, text in enumerate(texts) if text.strip()]
         if rows:
-            found = self._tokenizer([texts[row] for row in rows], truncation=True, max_length=self.length)
-            for row, ids in zip(rows, found["input_ids"], strict=True):
+            for row, ids in zip(rows, self._ids([texts[row] for row in rows]), strict=True):
                 ids_BL[row, : len(ids)], keep_BL[row, : len(ids)] = ids, True
         return ids_BL, keep_BL
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            found: list[list[int]] = self._tokenizer(texts, truncation=True, max_length=self.length)["input_ids"]
+        except Exception as error:  # a bare one where there is no token for what is unknown
+            raise ValueError(
+                f"{self.name} can't tokenise a text of this batch ({_cause(error)}): give a tokenizer that has a token"
+                " for what it does not know"
+            ) from error
+        return found
+
+
+def _cause(error: Exception) -> str:
+    """An error's type and the first line of what it says, if it says something."""
+    return " ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -1,5 +1,7 @@
 """The cache: each file is fetched once, is whole or not there, and never more bytes lie there than were allowed."""
 
+import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -8,7 +10,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,7 +255,9 @@ def test_a_file_larger_than_the_cache_is_refused(serve, served, tmp_path):
 
 def test_a_folder_that_can_not_be_used_is_told(serve, served, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(ValueError, match=r"data\.cache\.folder .*cache can't be used \(.*\): name a folder"):
+    with pytest.raises(
+        ValueError, match=r"data\.cache\.folder .*cache can't be used \(.*\): name a folder of your own"
+    ):
         make_cache(tmp_path).open(listed(serve(), served, 0))
 
 
@@ -279,4 +285,83 @@ def test_a_full_disk_is_told_before_anything_is_fetched(serve, served, tmp_path)
         [*inside, f"{mount} && {shlex.join(words)}; ls {tmp_path / 'disk'}"], capture_output=True, text=True, cwd=ROOT
     )
     assert re.search(r"ValueError: the disk of data\.cache\.folder .* is full .* 0\.tar does not fit", done.stderr)
-    assert done.stdout.split() == ["lock"] and not server.given()
+    assert done.stdout.split() == ["lock", "turn"] and not server.given()
+
+
+def test_what_others_put_into_the_folder_stays(serve, served, tmp_path):
+    server, cache = serve(), make_cache(tmp_path, files=1.5)
+    mine = [cache.folder / name for name in ("results.csv", "large.iso.partial", "paper/draft.txt", f"{'0' * 63}.tar")]
+    (cache.folder / "paper").mkdir(parents=True)
+    for path in mine:
+        path.write_bytes(b"mine" * BYTES)
+        os.utime(path, (1, 1))
+    read_all_in_order(0, cache, server, served)
+    assert all(path.read_bytes() == b"mine" * BYTES for path in mine)
+    assert sum(path.stat().st_size for path in cache.folder.iterdir() if len(path.name) == 64) <= cache.size
+
+
+def fetch_anew(number, cache, server, served):
+    """Fetch for ever: files of this process alone, each dropped when it is there."""
+    while True:
+        for file in range(1 + 2 * number, 3 + 2 * number):
+            os.close(cache.open(listed(server, served, file)))
+            cache.drop(listed(server, served, file))
+
+
+def test_a_run_with_a_smaller_cache_gets_its_turn(serve, served, tmp_path):
+    """Four processes have files in hand at any time, and one of these fills the smaller cache."""
+    server, large, small = serve(delay=0.01), make_cache(tmp_path, files=10.0), make_cache(tmp_path, files=1.5)
+    fetching = in_processes(4, fetch_anew, large, server, served)
+    try:
+        wait_until(lambda: large.folder.exists() and len(partials(large)) > 2, 20, "partials")
+        [waiting] = in_processes(1, fetch_one, small, listed(server, served, 0))
+        waiting.join(timeout=10)
+        assert waiting.exitcode == 0
+    finally:
+        for process in (*fetching, waiting):
+            process.kill()
+            process.join()
+
+
+def test_a_disk_without_locks_is_told_at_once(serve, served, tmp_path, monkeypatch):
+    """As a network file system without a lock daemon answers; nothing is left behind."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    cache, file = make_cache(tmp_path), listed(serve(), served, 0)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ValueError, match=r"cache can't be used \(No locks available\): .* which grants locks"):
+        cache.open(file)
+
+
+OTHER_USER = """
+import os, sys
+from src.config.sections import CacheConfig
+from src.data.cache import Cache
+from src.data.storage import RemoteFile, Storage
+folder, address, sha256 = sys.argv[1:]
+cache, file = Cache(CacheConfig(folder=folder, size=1.0)), RemoteFile(Storage(address), "0.tar", sha256, 400_000)
+os.setgid(65534)
+os.setuid(65534)
+before = len(os.listdir("/proc/self/fd"))
+try:
+    cache.open(file)
+except ValueError as error:
+    print(error)
+assert len(os.listdir("/proc/self/fd")) == before
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_the_folder_of_another_user_is_told_and_no_descriptor_stays(serve, served):
+    server = serve()
+    with tempfile.TemporaryDirectory() as room:
+        os.chmod(room, 0o755)  # noqa: PTH101
+        cache = make_cache(Path(room))
+        file = listed(server, served, 0)
+        os.close(cache.open(file))
+        words = [sys.executable, "-c", OTHER_USER, str(cache.folder), server.address, file.sha256]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"data\.cache\.folder .* can't be used \(.*\): name a folder of your own .*\n", done.stdout)

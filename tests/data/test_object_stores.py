@@ -123,3 +123,21 @@ def test_a_process_forked_after_reading_reads_on(store, folder, tmp_path):
 
 def read_on(shards, answers):
     answers.put([sample["key"] for sample in shards.read(np.arange(14))])
+
+
+def test_missing_credentials_are_told_at_once(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs", reason="needs s3fs of requirements-dev.txt")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # nothing listens there, and nothing is sent
+    monkeypatch.setattr(storage_module, "PAUSES", (600.0,))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(StorageError, match=r"s3://archive/index\.json needs credentials \(NoCredentialsError"):
+        Storage("s3://archive").read("index.json")
+
+
+def test_missing_credentials_of_google_are_known_by_their_name():
+    exceptions = pytest.importorskip("google.auth.exceptions", reason="needs gcsfs of requirements-dev.txt")
+    assert exceptions.DefaultCredentialsError.__name__ in storage_module.NO_CREDENTIALS

@@ -1,11 +1,15 @@
 """Files over HTTP from a real server: whole and right however it behaves, or one sentence in bounded time."""
 
 import base64
+import hashlib
+import json
 import pickle
 import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +17,13 @@ import yaml
 
 from src.config.sections import CacheConfig, DataConfig
 from src.data import storage as storage_module
+from src.data.broken import BrokenSample
 from src.data.ecg_shards import ECGShards
 from src.data.shards import Shards
 from src.data.storage import Storage, StorageError
+from src.data.write_shards import write_shards
 from tests.commands import ROOT
-from tests.data.conftest import LEADS
+from tests.data.conftest import LEADS, describe, records
 from tests.data.servers import WebServer
 
 DATA = np.random.default_rng(0).bytes(3_000_001)
@@ -199,3 +205,82 @@ def test_a_damaged_table_in_the_cache_is_fetched_again(serve, folder, tmp_path):
     again = pickle.loads(pickle.dumps(shards))  # noqa: S301
     assert again.keys(np.arange(len(shards))) == keys
     assert sum(path.startswith("/train-000000.index") for path, _, _ in server.given()) == 2
+
+
+HOSTILE = [
+    ("sha256", "../precious"),
+    ("index_sha256", "../precious"),
+    ("sha256", "/etc/precious"),
+    ("sha256", "A" * 64),
+    ("sha256", "0" * 64 + "\n"),
+    ("name", "../other/train-000000.tar"),
+    ("name", "/other/train-000000.tar"),
+    ("name", "train-000000.tar/.."),
+    ("name", "train-000000.tar\n"),
+    ("name", "train-000000"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), HOSTILE)
+def test_an_index_can_not_name_files_elsewhere(serve, folder, tmp_path, field, value):
+    (tmp_path / "precious").write_text("mine")
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"]["train"][0][field] = value
+    (folder / "index.json").write_text(json.dumps(index))
+    for root in (folder, serve(folder).address):
+        with pytest.raises(ValueError, match=rf"/index\.json is damaged \(splits\.train\.0\.{field}: .*pattern"):
+            Shards(root, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0)).read(np.arange(1))
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def held(folder):
+    """Bytes of tars that lie in a folder no more, but are open in this process."""
+    gone = {}
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if str(link.readlink()).startswith(str(folder)) and link.stat().st_nlink == 0:
+                gone[link.stat().st_ino] = link.stat().st_size
+    return sum(gone.values())
+
+
+def test_a_reader_closes_what_was_evicted_when_it_opens_a_shard(serve, tmp_path):
+    write_shards(tmp_path / "many", records(40, split="train"), describe(), samples_per_shard=1)
+    sizes = [path.stat().st_size for path in (tmp_path / "many").glob("*.tar")]
+    config = CacheConfig(folder=str(tmp_path / "cache"), size=sum(sizes) / 8e9)
+    shards, local = Shards(serve(tmp_path / "many").address, "train", config), Shards(tmp_path / "many", "train")
+    for sample in np.random.default_rng(0).integers(1, 40, (60, 1)):
+        assert shards.keys(sample) == local.keys(sample)
+        assert held(tmp_path / "cache") == 0
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    assert shards.keys(sample) == local.keys(sample) and held(tmp_path / "cache") > 3 * max(sizes)
+    assert shards.keys(np.arange(1)) == local.keys(np.arange(1)) and held(tmp_path / "cache") == 0
+
+
+def damage(tar):
+    """Flip a bit of the first sample's content; returns the tar's sha256."""
+    data = bytearray(tar.read_bytes())
+    data[600] ^= 1
+    tar.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_sample_that_is_broken_in_the_storage_is_not_fetched_again_and_again(serve, folder, tmp_path):
+    index = json.loads((folder / "index.json").read_text())
+    index["splits"]["train"][0]["sha256"] = damage(folder / "train-000000.tar")
+    (folder / "index.json").write_text(json.dumps(index))
+    server = serve(folder)
+    shards = Shards(server.address, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0))
+    for _ in range(3):
+        with pytest.raises(BrokenSample):
+            shards.read(np.arange(6))
+    assert server.bytes_of("train-000000.tar") == (folder / "train-000000.tar").stat().st_size
+
+
+def test_a_copy_with_another_bit_is_fetched_again(serve, folder, tmp_path):
+    server = serve(folder)
+    shards = Shards(server.address, "train", CacheConfig(folder=str(tmp_path / "cache"), size=1.0))
+    shards.keys(np.arange(6))
+    damage(tmp_path / "cache" / shards.index.splits["train"][0].sha256)
+    assert len(shards.read(np.arange(6))) == 6
+    assert server.bytes_of("train-000000.tar") == 2 * (folder / "train-000000.tar").stat().st_size

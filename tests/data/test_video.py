@@ -11,7 +11,7 @@ from src.data.builders.video_format import Encoding
 from src.data.builders.video_read import Reading
 from src.data.builders.video_remux import remux
 from src.data.modalities.video import GatherVideos, _decode, _fields
-from src.data.video import Facts, Video, _runs
+from src.data.video import Facts, Video, _runs, _types_by_length, _types_by_start_code
 from tests.data import videos
 
 LONG = videos.frames_of(frames=70)
@@ -46,8 +46,29 @@ def test_any_frames_are_those_of_all(tmp_path, name):
     if "gif" not in name:
         assert np.array_equal(everything, videos.by_opencv(data))
     rng = np.random.default_rng(0)
-    for wanted in ([0], [69], [5, 5, 3], range(20, 36), range(1, 70, 9), rng.permutation(70), rng.integers(0, 70, 8)):
+    for wanted in (
+        [0],
+        [69],
+        [33],
+        [5, 5, 3],
+        range(20, 36),
+        range(1, 70, 9),
+        rng.permutation(70),
+        rng.integers(0, 70, 8),
+    ):
         assert np.array_equal(video.frames(wanted), everything[list(wanted)])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_frame_behind_a_recovery_point_is_that_of_all(tmp_path, suffix):
+    """Intra refresh; a seek to its recovery points gave other pictures for frames 48 to 50."""
+    frames = videos.frames_of(frames=70, height=64, width=96)
+    path = videos.write(tmp_path / f"a.{suffix}", frames, x264opts="intra-refresh=1:keyint=15")
+    for data, told in ((path.read_bytes(), {}), passed(path)):
+        video = Video(data, told)
+        everything = video.frames()
+        for number in range(40, 60):
+            assert np.array_equal(video.frames([number])[0], everything[number])
 
 
 @pytest.mark.parametrize("wrong", [70, -1, 10_000])
@@ -127,3 +148,12 @@ def test_a_shard_with_a_playlist_opens_nothing_else(tmp_path):
     with pytest.raises(ValueError, match="can't be read"):
         Video(f"ffconcat version 1.0\nfile {tmp_path / 'a.mp4'}\n".encode(), {}).frames()
     assert av.open(io.BytesIO((tmp_path / "a.mp4").read_bytes()))
+
+
+def test_units_of_h264_are_told_apart_in_both_of_its_forms():
+    units = [bytes([0x67, 1, 2]), bytes([0x06, 0]), bytes([0x65, 9, 0, 0, 3, 1]), bytes([0x41])]
+    types = [7, 6, 5, 1]
+    for width in (1, 2, 4):
+        assert list(_types_by_length(b"".join(len(u).to_bytes(width, "big") + u for u in units), width)) == types
+    assert list(_types_by_start_code(b"".join(b"\0" * (n % 2) + b"\0\0\1" + u for n, u in enumerate(units)))) == types
+    assert list(_types_by_length(b"", 4)) == list(_types_by_start_code(b"")) == []

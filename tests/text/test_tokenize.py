@@ -85,3 +85,45 @@ def test_what_is_no_tokenizer_is_one_sentence(tmp_path, folder):
         tokenizer(tmp_path)
     with pytest.raises(ValueError, match="adds 2 special tokens to each text: give more"):
         tokenizer(folder, 2)
+
+
+def words_only(root):
+    """A tokenizer of two words, without special tokens and without one for what is unknown."""
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "normal": 1, "rhythm": 2}, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.Replace("\u200b", ""), pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(root)
+    return tokenizer(root)
+
+
+def test_code_that_lies_beside_a_tokenizer_is_not_run_and_nobody_is_asked(tmp_path, monkeypatch):
+    auto = '{"auto_map": {"AutoTokenizer": ["own.Own", null]}, "tokenizer_class": "Own"}'
+    (tmp_path / "tokenizer_config.json").write_text(auto)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    with pytest.raises(ValueError, match=rf"^{tmp_path} is no tokenizer that can be read \(ValueError .*\n?.*name the"):
+        tokenizer(tmp_path)
+    assert not asked and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"version": "1.0"}', '{"version": "1.0", "model": {"type": "X"}}', ""])
+def test_a_damaged_tokenizer_is_one_sentence(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path} is no tokenizer that can be read \(.*\): name the folder"
+    ) as told:
+        tokenizer(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_text_without_any_token_is_none(tmp_path):
+    samples = [{"key": str(n), "text": text} for n, text in enumerate(["normal rhythm", "\u200b", "normal"])]
+    batch = TextBatch(words_only(tmp_path))(0, samples, streams_of(3))
+    assert batch["has_text"].tolist() == batch["text_keep"].any(1).tolist() == [True, False, True]
+
+
+def test_a_word_that_a_tokenizer_has_no_token_for_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=rf"^{tmp_path} can't tokenise a text of this batch \(.*\): give a tokenizer"):
+        words_only(tmp_path)(["infarction"])

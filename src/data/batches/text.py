@@ -17,8 +17,8 @@ from src.text.tokenize import Tokenize
 class TextBatch:
     """Samples to `text` [B, L] int64, `text_keep` [B, L] bool and `has_text` [B] bool.
 
-    A sample without a report, or with an empty one, keeps no token. `text_keep` is not called `keep`, since a report is
-    never alone in a batch.
+    A sample without a report, or with one that has no token, keeps none and has no text. `text_keep` is not called
+    `keep`, since a report is never alone in a batch.
     """
 
     def __init__(self, tokenize: Tokenize) -> None:
@@ -28,5 +28,5 @@ class TextBatch:
         """A batch."""
         texts = [sample["text"] or "" for sample in samples]
         ids_BL, keep_BL = self._tokenize(texts)
-        has_text_B = torch.tensor([bool(text.strip()) for text in texts])
-        return {"text": torch.from_numpy(ids_BL), "text_keep": torch.from_numpy(keep_BL), "has_text": has_text_B}
+        keep = torch.from_numpy(keep_BL)
+        return {"text": torch.from_numpy(ids_BL), "text_keep": keep, "has_text": keep.any(1)}
