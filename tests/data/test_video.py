@@ -59,11 +59,10 @@ def test_any_frames_are_those_of_all(tmp_path, name):
         assert np.array_equal(video.frames(wanted), everything[list(wanted)])
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_frame_behind_a_recovery_point_is_that_of_all(tmp_path, suffix):
+def test_a_frame_behind_a_recovery_point_is_that_of_all(tmp_path):
     """Intra refresh; a seek to its recovery points gave other pictures for frames 48 to 50."""
     frames = videos.frames_of(frames=70, height=64, width=96)
-    path = videos.write(tmp_path / f"a.{suffix}", frames, x264opts="intra-refresh=1:keyint=15")
+    path = videos.write(tmp_path / "a.mp4", frames, x264opts="intra-refresh=1:keyint=15")
     for data, told in ((path.read_bytes(), {}), passed(path)):
         video = Video(data, told)
         everything = video.frames()
