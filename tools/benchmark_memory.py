@@ -81,15 +81,12 @@ def memory(process: int) -> int:
 
 def _plot(found: dict[str, list[float]], path: Path) -> None:
     """Each series as a share of its median."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
     for name, series in found.items():
         axes.plot(range(1, len(series) + 1), [value / statistics.median(series) for value in series], label=name)
     axes.set(xlabel="epoch", ylabel="memory / its median")
     axes.legend()
     figure.savefig(path, dpi=100)
-    plt.close(figure)

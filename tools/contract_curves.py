@@ -23,12 +23,10 @@ def draw_moves(undisturbed: Mapping[int, float], moved: Mapping[str, Curve], pic
 
     A moved run is drawn from the step at which its second engine took over, as far as both runs went.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(8, 5.5), height_ratios=(3, 2))
+    figure = Figure(figsize=(8, 5.5))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     above.plot(list(undisturbed), list(undisturbed.values()), color="black", label="plain, undisturbed")
     for number, (name, curve) in enumerate(moved.items()):
         steps = [step for step in sorted(undisturbed.keys() & curve.losses.keys()) if step >= curve.start]
@@ -44,4 +42,3 @@ def draw_moves(undisturbed: Mapping[int, float], moved: Mapping[str, Curve], pic
         axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
-    pyplot.close(figure)
