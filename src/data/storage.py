@@ -1,6 +1,7 @@
 """Files behind an address, over HTTP or from S3 and Google Cloud Storage: read in pieces, each tried several times.
 
-A dropped connection costs a piece and not the file, and a line that drops often is asked for smaller and smaller ones.
+A dropped connection costs a piece and not the file. A piece that fails again is asked for smaller each time; the next
+one begins at its whole size.
 What does not answer is given up after PAUSES; a run then ends with a sentence, and goes on from its checkpoint.
 """
 
