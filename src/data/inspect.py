@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -289,7 +289,7 @@ def _table(tar: Path, entry: ShardEntry) -> Generator[Fault, None, NDArray[np.vo
 
 def _usable(row: Row, extent: bytes, index: Index, fields: Sequence[str]) -> Sample:
     """A sample as training would take it."""
-    changed = len(extent) != row.size or zlib.crc32(extent) != row.crc32
+    changed = len(extent) != row.size or crc32(extent) != row.crc32
     told = "its bytes are not those that were indexed: another CRC32"
     try:
         sample = decode_sample(row, extent, len(index.labels.names), MODALITIES[index.modality], fields)

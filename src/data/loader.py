@@ -10,13 +10,14 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
@@ -24,7 +25,8 @@ from src.config.sections import DataConfig
 from src.data.activity import Activity
 from src.data.ahead import fetched_ahead, thrashing
 from src.data.broken import Broken, BrokenSample, BrokenSamples, refuse_too_many
-from src.data.heap import give_back
+from src.data.hand_over import Handed, HandOver
+from src.data.heap import give_back, keep
 from src.data.make_plan import make_plan
 from src.data.order import batch_positions, deal, micro_batches
 from src.data.sample import Sample
@@ -73,6 +75,10 @@ class Loaded(NamedTuple):
     batches: list[Batch]
     broken: list[Broken]
     """Samples that have given their slots to others."""
+
+    def pin_memory(self) -> Loaded:
+        """The same with its tensors where a GPU reads them by itself."""
+        return self._replace(batches=[_pinned(batch) for batch in self.batches])
 
 
 class _Refused:
@@ -222,6 +228,8 @@ class Loader:
                     reach(step)
                     with self._watch.waiting(step):
                         loaded = next(batches)
+                    if isinstance(loaded, Handed):
+                        loaded = loaded.open()
                     if isinstance(loaded, _Refused):
                         raise ValueError(loaded.message)
                     self.broken.add(loaded.broken)
@@ -230,16 +238,17 @@ class Loader:
             activity.kill()  # torch would wait seconds for those that are stuck
             raise
 
-    def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
+    def _begin(self, steps: range) -> Iterator[Loaded | Handed | _Refused]:
         assert hasattr(signal_handling, "_SIGCHLD_handler_set"), "torch keeps this elsewhere"
         signal_handling._SIGCHLD_handler_set = True  # its own would raise in the middle of a training step, or here
+        collate: Callable[[Any], Any] = partial(_handed, HandOver(self._workers)) if self._workers else _as_it_is
         batches = iter(
             DataLoader(
                 self._batches,
                 batch_size=None,
                 sampler=steps,
                 num_workers=self._workers,
-                collate_fn=_as_it_is,
+                collate_fn=collate,
                 pin_memory=self._pin,
                 worker_init_fn=partial(_start_worker, os.getpid(), self._batches.activity),
                 multiprocessing_context="fork" if self._workers else None,
@@ -250,13 +259,25 @@ class Loader:
         return batches
 
 
-def _as_it_is(batches: Any) -> Any:
-    return batches
+def _as_it_is(loaded: Loaded | _Refused) -> Loaded | _Refused:
+    return loaded
+
+
+def _handed(hand_over: HandOver, loaded: Loaded | _Refused) -> Handed | _Refused:
+    """What a worker hands to its rank."""
+    worker = get_worker_info()
+    assert worker is not None
+    return loaded if isinstance(loaded, _Refused) else hand_over.pack(loaded, worker.id)
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
     die_with_parent(rank_process)
     ignore_signals()
+    keep()
     gc.freeze()  # what the rank has left behind is not the worker's to tidy up: its pages stay shared
     if "cv2" in sys.modules:  # whose threads would be as many as cores in each worker
         sys.modules["cv2"].setNumThreads(0)
