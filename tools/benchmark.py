@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src.config.sections import EvaluationConfig
+from src.config.experiment import EvaluationConfig
 from src.masks.coverage import STYLES, batch_of_step, sampler_of
 from src.metrics.bootstrap import patient_draws
 from src.metrics.classification import auroc, score_labels

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import CacheConfig, is_address
+from src.config.data import CacheConfig, is_address
 from src.data.broken import BrokenSample
 from src.data.index import Index, ShardEntry
 from src.data.load_index import read_index

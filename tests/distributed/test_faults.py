@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from src.checkpoints.read import checkpoint_folders, open_checkpoint
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.index import Labels, open_table, table_path
 from src.data.make_index import make_index
 from src.data.tars import TarWriter, tar_name

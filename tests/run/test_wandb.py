@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from src.config import load_config
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from tests.commands import alive, descendants, lines, refuse, start, succeed, wait_until
 
