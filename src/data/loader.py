@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.activity import Activity
 from src.data.ahead import fetched_ahead, thrashing
 from src.data.broken import Broken, BrokenSample, BrokenSamples, refuse_too_many

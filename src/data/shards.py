@@ -19,7 +19,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
-from src.config.sections import CacheConfig, is_address
+from src.config.data import CacheConfig, is_address
 from src.data.broken import BrokenSample
 from src.data.index import Index, ShardEntry
 from src.data.load_index import read_index

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, idct
 
-from src.config.sections import BlurConfig, ResizedCropConfig, ReverseConfig, SobelConfig, TimeOutConfig, WarpConfig
+from src.config.ecg_transforms import (
+    BlurConfig,
+    ResizedCropConfig,
+    ReverseConfig,
+    SobelConfig,
+    TimeOutConfig,
+    WarpConfig,
+)
 from src.randomness import Streams
 from src.transforms.draws import between, hit
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.ecg_shards import ECGShards
 from src.data.loader import Loader
 from src.data.write_shards import write_shards
