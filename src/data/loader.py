@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.queues import Queue
+from pickle import PicklingError
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -267,7 +268,15 @@ def _handed(hand_over: HandOver, loaded: Loaded | _Refused) -> Handed | _Refused
     """What a worker hands to its rank."""
     worker = get_worker_info()
     assert worker is not None
-    return loaded if isinstance(loaded, _Refused) else hand_over.pack(loaded, worker.id)
+    if isinstance(loaded, _Refused):
+        return loaded
+    try:
+        return hand_over.pack(loaded, worker.id)
+    except (PicklingError, AttributeError, TypeError) as error:
+        return _Refused(
+            f"a batch can't be handed from a loader worker to its rank ({error}): let its collate give tensors, arrays,"
+            " numbers and texts"
+        )
 
 
 def _pinned(batch: Batch) -> Batch:
