@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from zlib_ng.zlib_ng import crc32
 
 from src.data.index import TRAINING_SPLIT, Index, Labels, ShardEntry, open_table, table_path
 from src.data.modalities import MODALITIES

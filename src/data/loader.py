@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.queues import Queue
 from pickle import PicklingError
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
@@ -76,10 +75,6 @@ class Loaded(NamedTuple):
     batches: list[Batch]
     broken: list[Broken]
     """Samples that have given their slots to others."""
-
-    def pin_memory(self) -> Loaded:
-        """The same with its tensors where a GPU reads them by itself."""
-        return self._replace(batches=[_pinned(batch) for batch in self.batches])
 
 
 class _Refused:
@@ -235,6 +230,7 @@ class Loader:
                         raise ValueError(loaded.message)
                     self.broken.add(loaded.broken)
                     yield loaded.batches
+                    del loaded  # a batch that its user has dropped leaves its memory to the next
         except Exception:
             activity.kill()  # torch would wait seconds for those that are stuck
             raise
@@ -242,17 +238,15 @@ class Loader:
     def _begin(self, steps: range) -> Iterator[Loaded | Handed | _Refused]:
         assert hasattr(signal_handling, "_SIGCHLD_handler_set"), "torch keeps this elsewhere"
         signal_handling._SIGCHLD_handler_set = True  # its own would raise in the middle of a training step, or here
-        collate: Callable[[Any], Any] = partial(_handed, HandOver(self._workers)) if self._workers else _as_it_is
+        own: dict[str, Any] = {"collate_fn": _as_it_is}
+        if self._workers:
+            hand_over = HandOver(self._workers)
+            start = partial(_start_worker, os.getpid(), self._batches.activity, hand_over)
+            own = {"worker_init_fn": start, "collate_fn": partial(_handed, hand_over)}
+            own["multiprocessing_context"] = "fork"
         batches = iter(
             DataLoader(
-                self._batches,
-                batch_size=None,
-                sampler=steps,
-                num_workers=self._workers,
-                collate_fn=collate,
-                pin_memory=self._pin,
-                worker_init_fn=partial(_start_worker, os.getpid(), self._batches.activity),
-                multiprocessing_context="fork" if self._workers else None,
+                self._batches, batch_size=None, sampler=steps, num_workers=self._workers, pin_memory=self._pin, **own
             )
         )
         if self._workers:
@@ -266,12 +260,10 @@ def _as_it_is(loaded: Loaded | _Refused) -> Loaded | _Refused:
 
 def _handed(hand_over: HandOver, loaded: Loaded | _Refused) -> Handed | _Refused:
     """What a worker hands to its rank."""
-    worker = get_worker_info()
-    assert worker is not None
     if isinstance(loaded, _Refused):
         return loaded
     try:
-        return hand_over.pack(loaded, worker.id)
+        return hand_over.pack(loaded)
     except (PicklingError, AttributeError, TypeError) as error:
         return _Refused(
             f"a batch can't be handed from a loader worker to its rank ({error}): let its collate give tensors, arrays,"
@@ -279,11 +271,7 @@ def _handed(hand_over: HandOver, loaded: Loaded | _Refused) -> Handed | _Refused
         )
 
 
-def _pinned(batch: Batch) -> Batch:
-    return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
-
-
-def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
+def _start_worker(rank_process: int, activity: Activity, hand_over: HandOver, number: int) -> None:
     die_with_parent(rank_process)
     ignore_signals()
     keep()
@@ -293,6 +281,7 @@ def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
     assert hasattr(Queue, "_on_queue_feeder_error"), "the standard library's queues have no such method any more"
     leave = staticmethod(partial(_leave, activity))
     Queue._on_queue_feeder_error = leave  # its own prints, and drops the batch
+    hand_over.fill(number)
     activity.begin(number)
 
 

@@ -9,8 +9,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from isal.isal_zlib import crc32
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from src.data.arrays import decode_npy, encode_npy
 

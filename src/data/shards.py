@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
-from isal.isal_zlib import crc32
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from src.config.data import CacheConfig, is_address
 from src.data.broken import BrokenSample

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.transforms import AttenuationConfig, CTNoiseConfig, WindowConfig, WindowJitterConfig
+from src.memory import empty
 from src.randomness import Streams
 from src.transforms.ct_space import AIR
 from src.transforms.draws import between, hit, signed
@@ -49,7 +50,7 @@ def windowed(hu_BCDHW: NDArray[np.float32], bounds_BV2: NDArray[np.float64]) -> 
     """
     low_BVDHW, width_BVDHW = np.moveaxis(bounds_BV2.astype(np.float32)[..., None, None, None], 2, 0)
     (batch, channels, *size), windows = hu_BCDHW.shape, bounds_BV2.shape[1]
-    values_BCVDHW = np.empty((batch, channels, windows, *size), np.float32)
+    values_BCVDHW = empty((batch, channels, windows, *size))
     for values_CVDHW, hu_CDHW, low, width in zip(values_BCVDHW, hu_BCDHW, low_BVDHW, width_BVDHW, strict=True):
         np.subtract(hu_CDHW[:, None], low, out=values_CVDHW)
         values_CVDHW /= width

@@ -14,14 +14,20 @@ from torch.testing import assert_close
 
 from src.data.hand_over import ROOM, SLOTS, HandOver
 from src.data.loader import Loaded
+from src.memory import empty, set_allocator
 
 FORK = multiprocessing.get_context("fork")
+
+
+def _send(sender, hand_over, batch, worker):
+    hand_over.fill(worker)
+    sender.send(hand_over.pack(batch() if callable(batch) else batch))
 
 
 def packed(hand_over, batch, worker=0):
     """The message of another process."""
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: sender.send(hand_over.pack(batch, worker)))
+    process = FORK.Process(target=_send, args=(sender, hand_over, batch, worker))
     process.start()
     message = receiver.recv()
     process.join()
@@ -147,3 +153,33 @@ def test_a_batch_is_pinned_as_it_is_opened():
     hand_over, loaded = HandOver(1), Loaded([{"x": torch.ones(5), "keys": ["a"]}], [])
     found = packed(hand_over, loaded).pin_memory()
     assert found.batches[0]["x"].is_pinned() and found.batches[0]["keys"] == ["a"]
+
+
+def test_what_is_made_in_its_slot_is_not_copied():
+    """A batch, its second part in memory of its own, and one that was made twice."""
+    made = []
+
+    def batch():
+        first, wasted, last = empty((3, 4)), empty((1000,)), empty((2,))
+        first[:], wasted[:], last[:] = 1.0, 2.0, 3.0
+        made.extend([first, last])
+        return {"first": torch.from_numpy(first), "own": torch.full((7,), 4.0), "last": last, "part": first[1]}
+
+    hand_over = HandOver(1)
+    for turn in range(3):
+        found = handed(hand_over, batch)
+        assert [float(np.asarray(found[name]).mean()) for name in ("first", "own", "last", "part")] == [1, 4, 3, 1]
+        assert found["part"].ctypes.data == found["first"].data_ptr() + 16
+        assert found["last"].ctypes.data - found["first"].data_ptr() == 64 + 4032, turn
+        del found
+
+
+def test_a_worker_makes_its_batches_in_slots_and_its_rank_does_not():
+    assert empty((2, 3)).base is None
+    hand_over = HandOver(1)
+    hand_over.fill(0)
+    try:
+        assert empty((2, 3)).base is not None and empty((2, 3)).dtype == np.float32
+        assert empty((1 << 31,)).base is None  # 8 GiB of addresses: larger than a slot
+    finally:
+        set_allocator(lambda shape, dtype: None)
