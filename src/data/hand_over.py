@@ -58,6 +58,9 @@ class HandOver:
         self._slot: int | None = None
         """That of the batch that is being made, filled up to `_end`."""
         self._end = 0
+        self._sizes: dict[int, int] = {}
+        """Bytes of each slot that have memory."""
+        self._used: set[int] = set()
 
     def fill(self, worker: int) -> None:
         """This process is a worker: what it makes by src.memory is where it will be handed over."""
@@ -92,6 +95,8 @@ class HandOver:
             return Handed(self.number, _pickled(batch, None), None, ())
         if slot is not None:
             self._taken[slot] = 1
+            self._used.add(slot)
+            self._sizes[slot] = max(self._sizes.get(slot, 0), self._end)
         return Handed(self.number, head, slot, places)
 
     def _placed(self, buffer: memoryview) -> tuple[int, int] | None:
@@ -104,6 +109,13 @@ class HandOver:
             self._memory[place : place + buffer.nbytes] = buffer
             start = place
         return start, start + buffer.nbytes
+
+    def give_back(self) -> None:
+        """The memory of slots that this worker has not filled since the last time: a rank was slow once, say."""
+        for slot in [slot for slot in self._sizes if slot not in self._used and not self._taken[slot]]:
+            size = -(-self._sizes.pop(slot) // mmap.PAGESIZE) * mmap.PAGESIZE
+            self._memory.madvise(mmap.MADV_REMOVE, slot * ROOM, size)
+        self._used.clear()
 
     def opened(self, head: bytes, slot: int, places: Sequence[tuple[int, int]]) -> Any:
         """The batch of a slot, whose worker has the slot back when the last array of the batch is dropped."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
 from src.config.data import DataConfig
@@ -40,7 +40,7 @@ from src.randomness import Streams
 TOGETHER = 16
 """Steps whose samples are looked up at once: the plan takes 0.5 ms for 64 positions and 0.8 ms for 1,024."""
 TIDIED = 16
-"""Batches of a worker after which its heap is trimmed."""
+"""Batches of a worker after which it gives back memory that it does not use."""
 
 Batch = dict[str, Any]
 Prepared = Mapping[str, Any]
@@ -94,7 +94,6 @@ class StepBatches(Dataset[Any]):
         self.rank, self.world_size = ranks.rank, ranks.world_size
         self.slices = micro_batches(config.batch_size // ranks.world_size, config.micro_batch_size)
         self.activity = Activity(max(config.workers, 1))
-        self._made = 0
         self._prepare = collate.prepare if isinstance(collate, Prepares) else None
         self._ordered: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
@@ -121,15 +120,8 @@ class StepBatches(Dataset[Any]):
             loaded = self._load(step)
         except ValueError as error:
             return _Refused(str(error))
-        self._tidy()
         self.activity.note("waiting for work")
         return loaded
-
-    def _tidy(self) -> None:
-        """In a process of its own, have its memory stay where it is."""
-        self._made += 1
-        if self._made % TIDIED == 0 and get_worker_info() is not None:
-            give_back()
 
     def _load(self, step: int) -> Loaded:
         epochs, samples = self.order(step)
@@ -242,7 +234,7 @@ class Loader:
         if self._workers:
             hand_over = HandOver(self._workers)
             start = partial(_start_worker, os.getpid(), self._batches.activity, hand_over)
-            own = {"worker_init_fn": start, "collate_fn": partial(_handed, hand_over)}
+            own = {"worker_init_fn": start, "collate_fn": _Handing(hand_over)}
             own["multiprocessing_context"] = "fork"
         batches = iter(
             DataLoader(
@@ -258,17 +250,28 @@ def _as_it_is(loaded: Loaded | _Refused) -> Loaded | _Refused:
     return loaded
 
 
-def _handed(hand_over: HandOver, loaded: Loaded | _Refused) -> Handed | _Refused:
-    """What a worker hands to its rank."""
-    if isinstance(loaded, _Refused):
-        return loaded
-    try:
-        return hand_over.pack(loaded)
-    except (PicklingError, AttributeError, TypeError) as error:
-        return _Refused(
-            f"a batch can't be handed from a loader worker to its rank ({error}): let its collate give tensors, arrays,"
-            " numbers and texts"
-        )
+class _Handing:
+    """What a worker does with what it has made."""
+
+    def __init__(self, hand_over: HandOver) -> None:
+        self._hand_over = hand_over
+        self._made = 0
+
+    def __call__(self, loaded: Loaded | _Refused) -> Handed | _Refused:
+        if isinstance(loaded, _Refused):
+            return loaded
+        try:
+            handed = self._hand_over.pack(loaded)
+        except (PicklingError, AttributeError, TypeError) as error:
+            return _Refused(
+                f"a batch can't be handed from a loader worker to its rank ({error}): let its collate give tensors,"
+                " arrays, numbers and texts"
+            )
+        self._made += 1
+        if self._made % TIDIED == 0:
+            give_back()
+            self._hand_over.give_back()
+        return handed
 
 
 def _start_worker(rank_process: int, activity: Activity, hand_over: HandOver, number: int) -> None:
