@@ -8,6 +8,7 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
 python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
 python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
 python -m tools.benchmark build --modality video             records a second of a core that builds shards
+python -m tools.benchmark decoders [--codecs h264]           CPU time for frames of a video, beside OpenCV's
 python -m tools.benchmark data [--sets ecg video]            samples a second of the loader, beside other ways to the
                                                              same batches (ten minutes)
 python -m tools.benchmark memory [--sets ecg video]          the loader's memory, epoch by epoch
@@ -42,6 +43,7 @@ from src.run.environment import code_version
 from tools.benchmark_augmentations import BENCHES, ecgs
 from tools.benchmark_build import ARCHIVES, benchmark_build
 from tools.benchmark_data import benchmark_data
+from tools.benchmark_decoders import CODECS, benchmark_decoders
 from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
 from tools.benchmark_memory import SETTLING, benchmark_memory
 from tools.benchmark_sets import BENCHES as SETS
@@ -263,6 +265,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     build.add_argument("--builds", nargs="+", metavar="ROW", help="rows of the table, h264 for instance; default: all")
     build.add_argument("--output", type=Path, help="folder on the disk to write to; default: that of temporary files")
     build.set_defaults(run=benchmark_build)
+
+    decoders = verbs.add_parser("decoders", help="CPU time for the frames of a video, beside OpenCV's")
+    decoders.add_argument("--clips", type=_count, default=8, help="public ones; default: %(default)s")
+    decoders.add_argument("--codecs", nargs="+", choices=CODECS, default=list(CODECS), help="default: all")
+    decoders.add_argument("--rounds", type=_count, default=5, help="default: %(default)s")
+    decoders.add_argument("--output", type=Path, help="folder on the disk to use; default: that of temporary files")
+    decoders.set_defaults(run=benchmark_decoders)
 
     data = verbs.add_parser("data", help="samples a second of the loader, beside other ways to the same batches")
     data.add_argument("--rounds", type=_count, default=5, help="default: %(default)s")
