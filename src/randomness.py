@@ -9,6 +9,7 @@ numpy draws for a whole batch at once, where a Generator per sample would cost a
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -76,19 +77,19 @@ class Streams:
         return Streams(_fold(self.keys_B, np.array([part], np.uint64)))
 
     def _bits(self, name: str, count: int) -> NDArray[np.uint64]:
-        if not len(self):
-            return np.empty((0, count), np.uint64)
         counter = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
         return mix(self.fork(name).keys_B[:, None] + counter)
 
     def uniform(self, name: str, *shape: int) -> NDArray[np.float64]:
         """Uniform on [0, 1), [B, *shape]."""
-        bits = self._bits(name, int(np.prod(shape)))
+        if not len(self):  # what no sample of a batch is hit by, the most frequent case
+            return np.empty((0, *shape))
+        bits = self._bits(name, math.prod(shape))
         return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(len(self), *shape)
 
     def normal(self, name: str, *shape: int) -> NDArray[np.float64]:
         """Standard normal by Box-Muller, [B, *shape]."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         pairs_B2N = self.uniform(name, 2, (count + 1) // 2)
         radius_BN, angle_BN = np.sqrt(-2.0 * np.log1p(-pairs_B2N[:, 0])), 2.0 * np.pi * pairs_B2N[:, 1]
         both_BN = np.concatenate([radius_BN * np.cos(angle_BN), radius_BN * np.sin(angle_BN)], axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from src.config.sections import RunConfig
+from src.config.experiment import RunConfig
 
 
 def schema_of(objective: str) -> type[RunConfig]:

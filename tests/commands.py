@@ -117,6 +117,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
+def logged(folder: Path) -> int:
+    """How many lines a run's metrics.jsonl has."""
+    return len(lines(folder / "metrics.jsonl"))
+
+
+def wait_for_lines(process: subprocess.Popen[str], folder: Path, count: int) -> None:
+    """Poll until a run has logged so many lines; it must not have ended before."""
+    wait_until(lambda: logged(folder) >= count or process.poll() is not None, 60, f"{count} lines of metrics")
+    assert process.poll() is None, process.communicate()
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """Metrics without the times."""
     return [

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from tests.commands import metrics, wait_until
 from tests.health import variance_between_samples

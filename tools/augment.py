@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from src.config.experiment import ExperimentConfig
 from src.config.load import load_config
-from src.config.sections import ExperimentConfig
 from src.data.ecg_shards import ECGShards
 from src.data.sample import Sample
 from src.data.synthetic import make_synthetic

@@ -8,7 +8,7 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
 python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
 python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
 python -m tools.benchmark build --modality video             records a second of a core that builds shards
-python -m tools.benchmark decoders [--codecs h264]           CPU time for frames of a video, beside OpenCV's
+python -m tools.benchmark decoders [--codecs h264]           CPU time for frames of a video, beside OpenCV's (minutes)
 python -m tools.benchmark data [--sets ecg video]            samples a second of the loader, beside other ways to the
                                                              same batches (ten minutes)
 python -m tools.benchmark memory [--sets ecg video]          the loader's memory, epoch by epoch
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import statistics
@@ -27,12 +26,12 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from src.config.sections import EvaluationConfig
+from src.config.experiment import EvaluationConfig
 from src.masks.coverage import STYLES, batch_of_step, sampler_of
 from src.metrics.bootstrap import patient_draws
 from src.metrics.classification import auroc, score_labels
@@ -40,13 +39,13 @@ from src.metrics.coverage import coverage
 from src.metrics.table import score_table
 from src.randomness import Streams
 from src.run.environment import code_version
+from tools import benchmark_flags as flags
 from tools.benchmark_augmentations import BENCHES, ecgs
-from tools.benchmark_build import ARCHIVES, benchmark_build
+from tools.benchmark_build import benchmark_build
 from tools.benchmark_data import benchmark_data
-from tools.benchmark_decoders import CODECS, benchmark_decoders
-from tools.benchmark_engines import ENGINES, benchmark_checkpoint, benchmark_engines
-from tools.benchmark_memory import SETTLING, benchmark_memory
-from tools.benchmark_sets import BENCHES as SETS
+from tools.benchmark_decoders import benchmark_decoders
+from tools.benchmark_engines import benchmark_checkpoint, benchmark_engines
+from tools.benchmark_memory import benchmark_memory
 
 REPEATS = 7  # odd, so that the median is one of them
 MASK_GRIDS = ((50,), (100,), (200,), (16, 16))
@@ -207,112 +206,57 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+class Verb(NamedTuple):
+    """What a verb of the command line does, with which flags; `run` gives its table line by line."""
+
+    run: Callable[[argparse.Namespace], Iterator[str]]
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    help: str
+
+
+VERBS = {
+    "masks": Verb(benchmark_masks, flags.add_mask_flags, "samples a second of the mask sampler on one core"),
+    "augmentations": Verb(
+        benchmark_augmentations, flags.add_augmentation_flags, "samples a second of each augmentation on one core"
+    ),
+    "intervals": Verb(
+        benchmark_intervals,
+        flags.add_interval_flags,
+        "seconds of the bootstrap, and how often its intervals hold the truth",
+    ),
+    "health": Verb(
+        benchmark_health, flags.add_health_flags, "the share of a run's time that its health took, from its own logs"
+    ),
+    "engines": Verb(
+        benchmark_engines, flags.add_engine_flags, "memory and step time of each engine beside ddp, on a JEPA"
+    ),
+    "checkpoint": Verb(
+        benchmark_checkpoint,
+        flags.add_checkpoint_flags,
+        "how long a checkpoint holds training up, and how fast it is written",
+    ),
+    "build": Verb(
+        benchmark_build, flags.add_build_flags, "records a second of a core that builds shards, beside decoding alone"
+    ),
+    "decoders": Verb(
+        benchmark_decoders, flags.add_decoder_flags, "CPU time for frames of a video, beside OpenCV's, byte for byte"
+    ),
+    "data": Verb(
+        benchmark_data, flags.add_data_flags, "samples a second of the loader, beside other ways to the same batches"
+    ),
+    "memory": Verb(benchmark_memory, flags.add_memory_flags, "the loader's memory, epoch by epoch"),
+}
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; each verb has its own --help."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    masks = verbs.add_parser("masks", help="samples a second of the mask sampler on one core")
-    masks.add_argument("--seconds", type=_positive, default=3.5, help="for each row; default: %(default)s")
-    masks.add_argument("--batch", type=_count, default=128, help="default: %(default)s")
-    masks.set_defaults(run=benchmark_masks)
-
-    augmentations = verbs.add_parser("augmentations", help="samples a second of each augmentation on one core")
-    augmentations.add_argument("--seconds", type=_positive, default=3.5, help="for each row; default: %(default)s")
-    augmentations.add_argument(
-        "--modality", choices=["ecg", *BENCHES], default="ecg", help="of what; default: %(default)s"
-    )
-    augmentations.add_argument("--batch", type=_count, help="default: 64 ECGs, 8 images, 4 clips, 2 volumes")
-    augmentations.add_argument("--size", type=_count, help="of the model's input; default: 224, 112 or 128 pixels")
-    augmentations.add_argument("--rate", type=_positive, default=100.0, help="of ECGs, Hz; default: %(default)s")
-    augmentations.set_defaults(run=benchmark_augmentations)
-
-    intervals = verbs.add_parser(
-        "intervals", help="seconds of the bootstrap, and how often its intervals hold the truth"
-    )
-    intervals.add_argument("--records", type=_count, default=3039, help="of the timing; default: %(default)s")
-    intervals.add_argument("--labels", type=_count, default=18, help="of the timing; default: %(default)s")
-    intervals.add_argument("--draws", type=_count, default=1000, help="default: %(default)s")
-    intervals.add_argument("--datasets", type=_count, default=1000, help="for each size; default: %(default)s")
-    intervals.add_argument(
-        "--patients",
-        type=_count,
-        nargs="+",
-        default=[20, 50, 100, 200, 500],
-        help="of the coverage; default: %(default)s",
-    )
-    intervals.set_defaults(run=benchmark_intervals)
-
-    health = verbs.add_parser("health", help="the share of a run's time that its health took, from its own logs")
-    health.add_argument("--run", dest="folder", type=Path, required=True, help="run folder")
-    health.set_defaults(run=benchmark_health)
-
-    engines = verbs.add_parser("engines", help="memory and step time of each engine beside ddp, on a JEPA")
-    engines.add_argument("--devices", nargs="+", default=["cpu", "cpu"], help="one rank each; default: %(default)s")
-    engines.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
-    engines.add_argument("--batch", type=_count, default=16, help="of each rank; default: %(default)s")
-    engines.add_argument("--steps", type=_count, default=4, help="in a turn; default: %(default)s")
-    engines.set_defaults(run=benchmark_engines)
-
-    checkpoint = verbs.add_parser(
-        "checkpoint", help="how long a checkpoint holds training up, and how fast it is written"
-    )
-    checkpoint.add_argument("--output", type=Path, default=Path(), help="folder on the disk to write to; default: here")
-    checkpoint.set_defaults(run=benchmark_checkpoint)
-    build = verbs.add_parser("build", help="records a second of a core that builds shards, beside decoding alone")
-    build.add_argument("--modality", choices=sorted(ARCHIVES), required=True)
-    build.add_argument("--records", type=_count, default=1000, help="default: %(default)s")
-    build.add_argument("--builds", nargs="+", metavar="ROW", help="rows of the table, h264 for instance; default: all")
-    build.add_argument("--output", type=Path, help="folder on the disk to write to; default: that of temporary files")
-    build.set_defaults(run=benchmark_build)
-
-    decoders = verbs.add_parser("decoders", help="CPU time for the frames of a video, beside OpenCV's")
-    decoders.add_argument("--clips", type=_count, default=8, help="public ones; default: %(default)s")
-    decoders.add_argument("--codecs", nargs="+", choices=CODECS, default=list(CODECS), help="default: all")
-    decoders.add_argument("--rounds", type=_count, default=5, help="default: %(default)s")
-    decoders.add_argument("--output", type=Path, help="folder on the disk to use; default: that of temporary files")
-    decoders.set_defaults(run=benchmark_decoders)
-
-    data = verbs.add_parser("data", help="samples a second of the loader, beside other ways to the same batches")
-    data.add_argument("--rounds", type=_count, default=5, help="default: %(default)s")
-    data.add_argument("--workers", type=int, nargs="+", choices=range(65), default=[0, 1, 2], metavar="N")
-    data.add_argument("--profile", action="store_true", help="where the time of the loader in this process goes")
-    data.set_defaults(run=benchmark_data)
-
-    memory = verbs.add_parser("memory", help="the loader's memory, epoch by epoch")
-    memory.add_argument("--epochs", type=_epochs, default=20, help="default: %(default)s")
-    memory.add_argument("--workers", type=_count, default=2, help="default: %(default)s")
-    memory.add_argument("--plot", type=Path, metavar="PNG", help="draws the series")
-    memory.set_defaults(run=benchmark_memory)
-    for verb in (data, memory):
-        verb.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
-        verb.add_argument("--records", type=_count, help="of each set; default: 48 volumes to 10,000 beats")
-        verb.add_argument("--output", type=Path, help="folder on the disk to use; default: that of temporary files")
-    for verb in (engines, checkpoint):
-        verb.add_argument("--fname", default="configs/jepa/ecg_demo.yaml", help="JEPA config; default: %(default)s")
-        verb.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of it")
-        verb.add_argument("--rounds", type=_count, default=7, help="default: %(default)s")
+    for name, verb in VERBS.items():
+        its = verbs.add_parser(name, help=verb.help)
+        verb.add_flags(its)
+        its.set_defaults(run=verb.run)
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
-    return value
-
-
-def _epochs(text: str) -> int:
-    if (epochs := _count(text)) < 3 * SETTLING:
-        raise argparse.ArgumentTypeError(
-            f"{text} must be at least {3 * SETTLING}: {SETTLING} in which memory settles, {SETTLING} to measure from"
-            f" and {SETTLING} to measure to"
-        )
-    return epochs
-
-
-def _count(text: str) -> int:
-    return int(_positive(str(int(text))))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from src.config.data import STANDARD_LEADS
+from src.config.ecg_transforms import ECGTransformConfig
 from src.config.load import load_transform
-from src.config.sections import STANDARD_LEADS, ECGTransformConfig
 from src.config.transforms import CTTransformConfig, ImageTransformConfig, VideoTransformConfig
 from src.transforms import show_ct, show_ecg, show_image, show_video
 from src.transforms.ct import CTTransform

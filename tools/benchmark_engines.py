@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.checkpoints.manifest import Manifest
 from src.checkpoints.write import BackgroundWriter, write_checkpoint
+from src.config.engine import EngineConfig
 from src.config.load import load_config
-from src.config.sections import EngineConfig
 from src.distributed.processes import die_with_parent
 from src.distributed.ranks import Ranks, barrier, join, leave
 from src.distributed.variables import LAUNCHER

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.index import open_table, table_path
 from src.data.loader import Loader
 from src.data.modalities import MODALITIES

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.config.transforms import CTTransformConfig, ImageTransformConfig, VideoTransformConfig
 from src.data.batches.ct import CTBatch
 from src.data.batches.ecg import ECGBatch

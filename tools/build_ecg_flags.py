@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.builders.ptbxl import SETS
 from tools.build_flags import (
     add_build_flags,

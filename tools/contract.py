@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from src.config.sections import ExperimentConfig
+from src.config.experiment import ExperimentConfig
 from src.evaluation.encoder import load_encoder
 from src.files import replace_text
 from src.run.environment import code_version

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.checkpoints.manifest import DAMAGED, FOLDER_NAME, PARTIAL, REMOVED
 from src.checkpoints.read import checkpoint_folders
-from src.config.sections import CheckpointConfig
+from src.config.experiment import CheckpointConfig
 
 
 def retain(folder: Path, config: CheckpointConfig, written: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from src.config.sections import ExperimentConfig
+from src.config.experiment import ExperimentConfig
 
 SECTIONS = ("objective", "seed", "data", "model", "mask", "loss", "optimization")
 FREE_DATA_KEYS = frozenset({"root", "workers", "micro_batch_size", "cache", "timeout", "broken"})

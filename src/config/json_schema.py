@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from src.config.sections import Section
+from src.config.section import Section
 
 Node = dict[str, Any]
 Key = tuple[str | int, ...]

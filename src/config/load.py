@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from src.config.experiment import RunConfig
 from src.config.explain import explanation
 from src.config.json_schema import SchemaMap, dotted, either
-from src.config.sections import RunConfig, Section
+from src.config.section import Section
 from src.config.transforms import TRANSFORMS, TransformConfig
 from src.config.tree import Tree
 from src.config.yaml_text import ConfigError, dump_yaml, parse_yaml, shown

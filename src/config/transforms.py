@@ -1,6 +1,6 @@
 """What images, videos and CT volumes go through between shard and model, typed; each default stands here alone.
 
-A file of configs/transforms/ holds one such section; `modality` tells which. The ECG's is in sections.py.
+A file of configs/transforms/ holds one such section; `modality` tells which. The ECG's is in ecg_transforms.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from src.config.sections import Amount, Gains, Probability, Section, Shares, ordered
+from src.config.section import Amount, Gains, Probability, Section, Shares, ordered
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Ratio = Annotated[float, Field(ge=0.1, le=10.0)]

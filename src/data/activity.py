@@ -16,7 +16,7 @@ PROCESS = struct.Struct("<q")
 """The beginning of a row."""
 LIKELY_CAUSES = {
     signal.SIGKILL: "often: out of memory",
-    signal.SIGBUS: "often: /dev/shm is full, or a file was cut while it was read",
+    signal.SIGBUS: "often: out of memory, or a file was cut while it was read",
     signal.SIGSEGV: "often: a decoder came to grief on a damaged file",
 }
 STATES = {"T": ", and is stopped", "D": ", and the storage does not answer it"}

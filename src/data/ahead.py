@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.sources import Sources
 from src.distributed.processes import die_with_parent, ignore_signals
 

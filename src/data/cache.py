@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from src.config.sections import CacheConfig
+from src.config.data import CacheConfig
 from src.data.storage import RemoteFile, StorageError
 from src.files import sha256_of
 

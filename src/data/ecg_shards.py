@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import CacheConfig, DataConfig, ECGTransformConfig
+from src.config.data import CacheConfig, DataConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.data.modalities.ecg import ECGIndex, Statistics
 from src.data.shards import Shards
 from src.data.sources import Sources

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from zlib_ng.zlib_ng import crc32
 
 from src.data.index import TRAINING_SPLIT, Index, Labels, ShardEntry, open_table, table_path
 from src.data.modalities import MODALITIES
@@ -289,7 +289,7 @@ def _table(tar: Path, entry: ShardEntry) -> Generator[Fault, None, NDArray[np.vo
 
 def _usable(row: Row, extent: bytes, index: Index, fields: Sequence[str]) -> Sample:
     """A sample as training would take it."""
-    changed = len(extent) != row.size or zlib.crc32(extent) != row.crc32
+    changed = len(extent) != row.size or crc32(extent) != row.crc32
     told = "its bytes are not those that were indexed: another CRC32"
     try:
         sample = decode_sample(row, extent, len(index.labels.names), MODALITIES[index.modality], fields)

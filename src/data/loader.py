@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.queues import Queue
+from pickle import PicklingError
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.activity import Activity
 from src.data.ahead import fetched_ahead, thrashing
 from src.data.broken import Broken, BrokenSample, BrokenSamples, refuse_too_many
-from src.data.heap import give_back
+from src.data.hand_over import Handed, HandOver
+from src.data.heap import give_back, keep
 from src.data.make_plan import make_plan
 from src.data.order import batch_positions, deal, micro_batches
 from src.data.sample import Sample
@@ -222,27 +224,29 @@ class Loader:
                     reach(step)
                     with self._watch.waiting(step):
                         loaded = next(batches)
+                    if isinstance(loaded, Handed):
+                        loaded = loaded.open()
                     if isinstance(loaded, _Refused):
                         raise ValueError(loaded.message)
                     self.broken.add(loaded.broken)
                     yield loaded.batches
+                    del loaded  # a batch that its user has dropped leaves its memory to the next
         except Exception:
             activity.kill()  # torch would wait seconds for those that are stuck
             raise
 
-    def _begin(self, steps: range) -> Iterator[Loaded | _Refused]:
+    def _begin(self, steps: range) -> Iterator[Loaded | Handed | _Refused]:
         assert hasattr(signal_handling, "_SIGCHLD_handler_set"), "torch keeps this elsewhere"
         signal_handling._SIGCHLD_handler_set = True  # its own would raise in the middle of a training step, or here
+        own: dict[str, Any] = {"collate_fn": _as_it_is}
+        if self._workers:
+            hand_over = HandOver(self._workers)
+            start = partial(_start_worker, os.getpid(), self._batches.activity, hand_over)
+            own = {"worker_init_fn": start, "collate_fn": partial(_handed, hand_over)}
+            own["multiprocessing_context"] = "fork"
         batches = iter(
             DataLoader(
-                self._batches,
-                batch_size=None,
-                sampler=steps,
-                num_workers=self._workers,
-                collate_fn=_as_it_is,
-                pin_memory=self._pin,
-                worker_init_fn=partial(_start_worker, os.getpid(), self._batches.activity),
-                multiprocessing_context="fork" if self._workers else None,
+                self._batches, batch_size=None, sampler=steps, num_workers=self._workers, pin_memory=self._pin, **own
             )
         )
         if self._workers:
@@ -250,19 +254,34 @@ class Loader:
         return batches
 
 
-def _as_it_is(batches: Any) -> Any:
-    return batches
+def _as_it_is(loaded: Loaded | _Refused) -> Loaded | _Refused:
+    return loaded
 
 
-def _start_worker(rank_process: int, activity: Activity, number: int) -> None:
+def _handed(hand_over: HandOver, loaded: Loaded | _Refused) -> Handed | _Refused:
+    """What a worker hands to its rank."""
+    if isinstance(loaded, _Refused):
+        return loaded
+    try:
+        return hand_over.pack(loaded)
+    except (PicklingError, AttributeError, TypeError) as error:
+        return _Refused(
+            f"a batch can't be handed from a loader worker to its rank ({error}): let its collate give tensors, arrays,"
+            " numbers and texts"
+        )
+
+
+def _start_worker(rank_process: int, activity: Activity, hand_over: HandOver, number: int) -> None:
     die_with_parent(rank_process)
     ignore_signals()
+    keep()
     gc.freeze()  # what the rank has left behind is not the worker's to tidy up: its pages stay shared
     if "cv2" in sys.modules:  # whose threads would be as many as cores in each worker
         sys.modules["cv2"].setNumThreads(0)
     assert hasattr(Queue, "_on_queue_feeder_error"), "the standard library's queues have no such method any more"
     leave = staticmethod(partial(_leave, activity))
     Queue._on_queue_feeder_error = leave  # its own prints, and drops the batch
+    hand_over.fill(number)
     activity.begin(number)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.balanced import ByPatients, by_labels
 from src.data.groups import label_groups, patients_of
 from src.data.mixture import Mixture

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import CacheConfig, is_address
+from src.config.data import CacheConfig, is_address
 from src.data.cache import Cache
 from src.data.index import BUILD, INDEX_NAME, ShardEntry, open_table, table_path
 from src.data.storage import RemoteFile, Storage, StorageError, local_folder

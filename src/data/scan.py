@@ -10,13 +10,13 @@ from __future__ import annotations
 import mmap
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from src.data.index import table_type
 
@@ -48,7 +48,7 @@ def scan_tar(path: Path) -> NDArray[np.void]:
     keys = [extent.key.encode() for extent in extents]
     table = np.zeros(len(extents), table_type(max(map(len, keys)), fields))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        table["crc32"] = [zlib.crc32(memoryview(data)[extent.start : extent.stop]) for extent in extents]
+        table["crc32"] = [crc32(memoryview(data)[extent.start : extent.stop]) for extent in extents]
     table["key"] = keys
     table["start"] = [extent.start for extent in extents]
     table["size"] = [extent.stop - extent.start for extent in extents]

@@ -8,7 +8,6 @@ cache. What is kept in memory grows with the list of shards; tables are memory-m
 from __future__ import annotations
 
 import os
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,8 +17,9 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
-from src.config.sections import CacheConfig, is_address
+from src.config.data import CacheConfig, is_address
 from src.data.broken import BrokenSample
 from src.data.index import Index, ShardEntry
 from src.data.load_index import read_index
@@ -40,30 +40,29 @@ class _OpenShard:
 
     def __init__(self, name: str, tar: OpenTar, modality: Modality) -> None:
         self.name = name
-        self.path, self._fd, self.table, _ = tar
+        self.path, self.descriptor, self.table, _ = tar
+        """It is read by pread alone, which leaves no position behind: forked workers share it."""
         self.fields = fields_of(self.table, modality)
 
-    def pread(self, size: int, start: int) -> bytes:
-        """Bytes at an offset; leaves no file position behind, so that forked workers may share the descriptor."""
-        return os.pread(self._fd, size, start)
-
-    def pread_anew(self, size: int, start: int) -> bytes:
-        """The same from the storage: all of the file leaves the page cache, since parts of pages would stay."""
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return self.pread(size, start)
+    def read_anew(self, row: Row) -> bytes:
+        """The extent of a sample from the storage: all of the file leaves the page cache, since parts of pages would
+        stay.
+        """
+        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.pread(self.descriptor, row.size, row.start)
 
     def member(self, row: Row, place: tuple[int, int]) -> memoryview | None:
         """A member of a sample alone; None where it has no such member."""
         offset, size = place
-        return memoryview(self.pread(size, row.start + offset)) if offset >= 0 else None
+        return memoryview(os.pread(self.descriptor, size, row.start + offset)) if offset >= 0 else None
 
     @property
     def evicted(self) -> bool:
         """Whether it has no name any more, so that the disk has its bytes back when it is closed."""
-        return os.fstat(self._fd).st_nlink == 0
+        return os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self.descriptor)
 
 
 class Shards:
@@ -185,8 +184,17 @@ class Shards:
         return [key.decode() for key in self._shard(number).table["key"][rows_P].tolist()]
 
     def _read_shard(self, number: int, rows_P: NDArray[np.int64]) -> list[Sample | BrokenSample]:
-        shard = self._shard(number)
-        return [self._read(number, row) for row in rows(shard.table[rows_P], shard.fields)]
+        shard, found = self._shard(number), list[Sample | BrokenSample]()
+        for row in rows(shard.table[rows_P], shard.fields):
+            extent = os.pread(shard.descriptor, row.size, row.start)
+            if not _intact(extent, row):
+                shard = self._anew(number)
+                extent = shard.read_anew(row)
+                if not _intact(extent, row):
+                    found.append(_damaged(shard, row))
+                    continue
+            found.append(self._decoded(shard, row, extent))
+        return found
 
     def _about(self, number: int) -> list[tuple[NDArray[np.float32], str | None]]:
         shard, found = self._shard(number), []
@@ -198,24 +206,17 @@ class Shards:
                 raise _undecodable(shard, row, error) from error
         return found
 
-    def _read(self, number: int, row: Row) -> Sample | BrokenSample:
-        shard = self._shard(number)
-        extent = shard.pread(row.size, row.start)
-        if not _intact(extent, row):
-            shard, extent = self._read_anew(number, row)
-            if not _intact(extent, row):
-                return _damaged(shard, row)
+    def _decoded(self, shard: _OpenShard, row: Row, extent: bytes) -> Sample | BrokenSample:
         try:
             return decode_sample(row, extent, self._labels, self._modality, shard.fields)
         except ValueError as error:
             return _undecodable(shard, row, error)
 
-    def _read_anew(self, number: int, row: Row) -> tuple[_OpenShard, bytes]:
-        """A second look, from the storage itself: memories, networks and caches slip, and what is damaged stays so."""
+    def _anew(self, number: int) -> _OpenShard:
+        """A shard for a second look: memories, networks and caches slip, and what is damaged stays so."""
         self._forget(number)
         self._root.drop(self._entries[number])
-        shard = self._shard(number)
-        return shard, shard.pread_anew(row.size, row.start)
+        return self._shard(number)
 
     def _by_shard(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], list[int]]]:
         """For each shard with some of the samples: its number, their rows in its table, their places in `samples`."""
@@ -276,7 +277,7 @@ def _unwatched(_: str) -> None:
 
 
 def _intact(extent: bytes, row: Row) -> bool:
-    return len(extent) == row.size and zlib.crc32(extent) == row.crc32
+    return len(extent) == row.size and crc32(extent) == row.crc32
 
 
 def _damaged(shard: _OpenShard, row: Row) -> BrokenSample:

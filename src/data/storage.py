@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import fsspec
 
-from src.config.sections import is_address
+from src.config.data import is_address
 
 PIECE = 8 * 2**20
 """Bytes asked for at a time; a quarter of it after each failure in a row, so that some 2 kB are tried last."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import SyntheticConfig
+from src.config.data import SyntheticConfig
 from src.data.index import INDEX_NAME, TRAINING_SPLIT, Labels
 from src.data.load_index import load_index
 from src.data.tars import FolderTaken

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from src.config.sections import EngineConfig
+from src.config.engine import EngineConfig
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from src.config.sections import EngineConfig, OptimizationConfig
+from src.config.engine import EngineConfig
+from src.config.optimization import OptimizationConfig
 from src.distributed.ranks import Ranks, sum_over_ranks
 from src.optimization.schedules import Schedule
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.config.sections import EngineConfig
+from src.config.engine import EngineConfig
 from src.distributed.ranks import Ranks
 from src.engines.engine import Batch, autocast, check_precision, to_device
 

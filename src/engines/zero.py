@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from src.config.sections import EngineConfig, OptimizationConfig
+from src.config.engine import EngineConfig
+from src.config.optimization import OptimizationConfig
 from src.distributed.ranks import Ranks, alone
 from src.engines.door import Door
 from src.engines.engine import Batch, Piece, TensorSource

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from src.config.sections import EngineConfig, OptimizationConfig
+from src.config.engine import EngineConfig
+from src.config.optimization import OptimizationConfig
 
 LARGEST_BUCKET = 50_000_000
 """Elements; DeepSpeed allocates a bucket as a whole, and its default of ten times as many takes 2 GB of every rank."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from src.config.sections import ExperimentConfig
+from src.config.experiment import ExperimentConfig
 from src.data.ecg_shards import ECGShards
 from src.data.order import permute
 from src.distributed.ranks import Ranks

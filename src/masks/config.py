@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt, field_validator
 
-from src.config.sections import Section
+from src.config.section import Section
 
 Range = tuple[float, float]
 

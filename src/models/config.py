@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from src.config.sections import Section
+from src.config.section import Section
 
 # name: width, depth, heads. xs and s are Weimann & Conrad's ViT-XS and ViT-S (arXiv 2410.13867), b is ViT-B.
 ECG_SIZES = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from src.config.sections import NetworkRates
+from src.config.optimization import NetworkRates
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from src.config.sections import OptimizationConfig
+from src.config.optimization import OptimizationConfig
 
 Schedule = Callable[[int], float]
 

@@ -7,7 +7,7 @@ import resource
 import torch
 from torch import nn
 
-from src.config.sections import ExperimentConfig
+from src.config.experiment import ExperimentConfig
 from src.distributed.ranks import Ranks
 from src.run.logs import duration
 

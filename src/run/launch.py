@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.config.sections import ExperimentConfig, RunConfig
+from src.config.experiment import ExperimentConfig, RunConfig
 from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
 from src.run.failure import first_failure
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from src.config.sections import ExperimentConfig, RunConfig
+from src.config.experiment import ExperimentConfig, RunConfig
 from src.distributed.ranks import Ranks, join, leave
 from src.distributed.variables import FAILURES
 from src.run.failure import record_failure

@@ -7,8 +7,8 @@ from typing import Any
 
 from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint
 from src.checkpoints.read import Checkpoint, newest_checkpoint, open_checkpoint
+from src.config.experiment import ExperimentConfig
 from src.config.identity import completed, first_difference, identity
-from src.config.sections import ExperimentConfig
 from src.run.folder import RunFolder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from src.config.sections import RunConfig
+from src.config.experiment import RunConfig
 from src.distributed.ranks import Ranks, broadcast_object
 from src.randomness import derive_seed
 from src.run.folder import RunFolder

@@ -19,9 +19,9 @@ from src.checkpoints.manifest import Manifest, read_manifest
 from src.checkpoints.read import Checkpoint
 from src.checkpoints.retention import clear_leftovers, retain, set_aside
 from src.checkpoints.write import BackgroundWriter, write_checkpoint
+from src.config.experiment import ExperimentConfig
 from src.config.identity import config_hash, identity
 from src.config.load import dump_config
-from src.config.sections import ExperimentConfig
 from src.data.loader import Batch, Loader
 from src.distributed.ranks import Ranks, barrier, broadcast_object
 from src.engines.build import build_engine

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from src.config.sections import RunConfig
+from src.config.experiment import RunConfig
 from src.files import replace_text
 from src.run.folder import RunFolder
 from src.run.logs import LOGGER, finite

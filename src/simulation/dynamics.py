@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.simulation.findings import Flags, Floats, Numbers, Records
 
 WAVES = ("P", "Q", "R", "S", "late", "ST1", "ST2", "T1", "T2")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.transforms import AttenuationConfig, CTNoiseConfig, WindowConfig, WindowJitterConfig
+from src.memory import empty
 from src.randomness import Streams
 from src.transforms.ct_space import AIR
 from src.transforms.draws import between, hit, signed
@@ -48,8 +49,10 @@ def windowed(hu_BCDHW: NDArray[np.float32], bounds_BV2: NDArray[np.float64]) -> 
     0 at the lower end of a window and below, 1 at the upper end and above.
     """
     low_BVDHW, width_BVDHW = np.moveaxis(bounds_BV2.astype(np.float32)[..., None, None, None], 2, 0)
-    values_BCVDHW = np.stack(
-        [(hu_CDHW[:, None] - low) / width for hu_CDHW, low, width in zip(hu_BCDHW, low_BVDHW, width_BVDHW, strict=True)]
-    )
-    values_BKDHW = values_BCVDHW.reshape(len(hu_BCDHW), -1, *hu_BCDHW.shape[2:])
-    return np.clip(values_BKDHW, 0.0, 1.0, out=values_BKDHW)
+    (batch, channels, *size), windows = hu_BCDHW.shape, bounds_BV2.shape[1]
+    values_BCVDHW = empty((batch, channels, windows, *size))
+    for values_CVDHW, hu_CDHW, low, width in zip(values_BCVDHW, hu_BCDHW, low_BVDHW, width_BVDHW, strict=True):
+        np.subtract(hu_CDHW[:, None], low, out=values_CVDHW)
+        values_CVDHW /= width
+        np.clip(values_CVDHW, 0.0, 1.0, out=values_CVDHW)
+    return values_BCVDHW.reshape(batch, -1, *size)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.randomness import Streams
 from src.transforms.ecg_leads import channel_resize, check_leads, invert, mask_leads, turn_vcg
 from src.transforms.ecg_noise import (

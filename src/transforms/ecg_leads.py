@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import STANDARD_LEADS, ChannelResizeConfig, InvertConfig, LeadMaskConfig, VCGConfig
+from src.config.data import STANDARD_LEADS
+from src.config.ecg_transforms import ChannelResizeConfig, InvertConfig, LeadMaskConfig, VCGConfig
 from src.randomness import Streams
 from src.transforms.draws import between, hit, signed
 from src.transforms.rotation import rotations

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import (
+from src.config.ecg_transforms import (
     BaselineShiftConfig,
     BaselineWanderConfig,
     ElectrodeMotionConfig,

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, idct
 
-from src.config.sections import BlurConfig, ResizedCropConfig, ReverseConfig, SobelConfig, TimeOutConfig, WarpConfig
+from src.config.ecg_transforms import (
+    BlurConfig,
+    ResizedCropConfig,
+    ReverseConfig,
+    SobelConfig,
+    TimeOutConfig,
+    WarpConfig,
+)
+from src.memory import empty
 from src.randomness import Streams
 from src.transforms.draws import between, hit
 
@@ -21,7 +29,7 @@ def crop(records: Sequence[NDArray[np.floating]], length: int, where: str, strea
     """`length` samples of each record [C, T_i]: from the middle, or ("random") from a uniform start."""
     spare_B = np.array([record.shape[1] - length for record in records], np.int64)
     starts_B = streams.integers("crop", spare_B + 1) if where == "random" else spare_B // 2
-    ecg_BCT = np.empty((len(records), len(records[0]), length), np.float32)
+    ecg_BCT = empty((len(records), len(records[0]), length))
     for ecg_CT, record, start in zip(ecg_BCT, records, starts_B, strict=True):
         ecg_CT[:] = record[:, start : start + length]
     return ecg_BCT

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.transforms import ColorJitterConfig, GrayscaleConfig, ImageBlurConfig, SolarizeConfig
+from src.memory import empty
 from src.randomness import Streams
 from src.transforms.draws import between, hit, signed
 
@@ -112,5 +113,7 @@ def unit_interval(pictures: Sequence[NDArray[np.integer]], axes: int, channels: 
 def normalized(values_BXC: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
     """(values - mean) / std of each channel, with the channels behind the batch: [B, ..., C] to [B, C, ...]."""
     values_BXC -= np.array(mean, np.float32)
-    values_BXC /= np.array(std, np.float32)
-    return np.ascontiguousarray(np.moveaxis(values_BXC, -1, 1))
+    moved_BCX = np.moveaxis(values_BXC, -1, 1)
+    values_BCX = empty(moved_BCX.shape)
+    std_CX = np.array(std, np.float32).reshape(-1, *[1] * (moved_BCX.ndim - 2))
+    return np.divide(moved_BCX, std_CX, out=values_BCX)

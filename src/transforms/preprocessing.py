@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from src.config.sections import Section
+from src.config.section import Section
 
 
 class Preprocessing(Section):

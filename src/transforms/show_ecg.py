@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.randomness import Streams
 from src.transforms.ecg import ECGTransform
 from src.transforms.preprocessing import Preprocessing

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.sections import Section
+from src.config.section import Section
 from src.randomness import Streams
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -6,7 +6,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from src.config.sections import ExperimentConfig, Probability, Section
+from src.config.experiment import ExperimentConfig
+from src.config.section import Probability, Section
 from src.losses.kinds import RegressionKind
 from src.masks.config import MaskConfig
 from src.models.config import EncoderConfig, PredictorConfig

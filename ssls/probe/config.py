@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from src.config.sections import CacheConfig, RunConfig, Section, check_cache
+from src.config.data import CacheConfig, check_cache
+from src.config.experiment import RunConfig
+from src.config.section import Section
 
 Names = tuple[str, ...]
 

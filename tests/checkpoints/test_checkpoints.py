@@ -10,7 +10,7 @@ from src.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest,
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.checkpoints.retention import clear_leftovers, retain, set_aside
 from src.checkpoints.write import BackgroundWriter, _gathered, _Place, _write, write_checkpoint
-from src.config.sections import CheckpointConfig
+from src.config.experiment import CheckpointConfig
 from src.distributed.ranks import Ranks
 from src.engines.engine import Piece
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from src.config import ExperimentConfig, RunConfig, Section, load_config
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
@@ -27,7 +27,8 @@ from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-DECLARATIONS = "config.py", "sections.py", "config/transforms.py"
+ROOMS = "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
+DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
 SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]

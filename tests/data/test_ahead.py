@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.sections import CacheConfig, DataConfig
+from src.config.data import CacheConfig, DataConfig
 from src.data.ahead import SHARE, Horizon, thrashing
 from src.data.loader import Loader
 from src.data.shards import Shards

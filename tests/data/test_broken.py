@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.broken import Broken, BrokenSamples
 from src.data.ecg_shards import ECGShards, ecg_sources
 from src.data.index import open_table, table_path

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from tests.commands import alive, descendants, kill_tree, wait_until
 from tests.data.archive import build, contents, write_arrays

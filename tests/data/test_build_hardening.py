@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.build import Converted, _convert_all, claim
 from src.data.builders.sources import Source
 from src.data.ecg_shards import ECGShards

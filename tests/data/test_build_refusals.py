@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from tests.data.archive import LEADS, build, rejected, signal, write_arrays, write_csv, write_wfdb
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.config.sections import CacheConfig
+from src.config.data import CacheConfig
 from src.data import storage as storage_module
 from src.data.cache import PARTIAL, Cache
 from src.data.storage import RemoteFile, Storage, StorageError
@@ -263,7 +263,7 @@ def test_a_folder_that_can_not_be_used_is_told(serve, served, tmp_path):
 
 FULL_DISK = """
 import sys
-from src.config.sections import CacheConfig
+from src.config.data import CacheConfig
 from src.data.cache import Cache
 from src.data.storage import RemoteFile, Storage
 folder, address, sha256 = sys.argv[1:]
@@ -337,7 +337,7 @@ def test_a_disk_without_locks_is_told_at_once(serve, served, tmp_path, monkeypat
 
 OTHER_USER = """
 import os, sys
-from src.config.sections import CacheConfig
+from src.config.data import CacheConfig
 from src.data.cache import Cache
 from src.data.storage import RemoteFile, Storage
 folder, address, sha256 = sys.argv[1:]

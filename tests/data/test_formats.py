@@ -15,7 +15,7 @@ import wfdb
 from scipy.io import loadmat
 from wfdb.io.convert.edf import read_edf
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.builders.aecg import channels as aecg_channels
 from src.data.builders.edf import EDFFiles
 from src.data.builders.hdf5 import TracingFiles

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.sections import DataConfig, SyntheticConfig
+from src.config.data import DataConfig, SyntheticConfig
 from src.data.ecg_shards import ECGShards
 from src.data.loader import Loader
 from src.data.synthetic import make_synthetic

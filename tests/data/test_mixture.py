@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.sections import DataConfig
+from src.config.data import DataConfig
 from src.data.balanced import ByPatients, by_labels
 from src.data.ecg_shards import ECGShards, ecg_sources
 from src.data.groups import NO_LABEL, label_groups, patients_of

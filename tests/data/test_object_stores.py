@@ -7,7 +7,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from src.config.sections import CacheConfig
+from src.config.data import CacheConfig
 from src.data import storage as storage_module
 from src.data.ecg_shards import ECGShards
 from src.data.shards import Shards

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from src.config.sections import CacheConfig, DataConfig
+from src.config.data import CacheConfig, DataConfig
 from src.data import storage as storage_module
 from src.data.broken import BrokenSample
 from src.data.ecg_shards import ECGShards

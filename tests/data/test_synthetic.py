@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks
 
-from src.config.sections import STANDARD_LEADS, SyntheticConfig
+from src.config.data import STANDARD_LEADS, SyntheticConfig
 from src.data.ecg_shards import ECGShards
 from src.data.load_index import load_index
 from src.data.synthetic import FAST, make_synthetic

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from src.checkpoints.read import open_checkpoint
-from src.config.sections import EngineConfig
+from src.config.engine import EngineConfig
 from src.distributed.ranks import Ranks
 from src.engines.blocks import prepare_blocks
 from src.engines.build import build_engine

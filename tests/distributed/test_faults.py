@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from src.checkpoints.read import checkpoint_folders, open_checkpoint
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.index import Labels, open_table, table_path
 from src.data.make_index import make_index
 from src.data.tars import TarWriter, tar_name
@@ -23,11 +23,13 @@ from tests.commands import (
     global_batches,
     kill_tree,
     lines,
+    logged,
     metrics,
     refuse,
     same_tensors,
     start,
     succeed,
+    wait_for_lines,
     wait_until,
 )
 
@@ -117,7 +119,7 @@ def test_broken_samples_are_listed_counted_and_told(undisturbed, damaged):
 
 def killed_after(step, folder, *words):
     process = start(*words)
-    wait_until(lambda: len(lines(folder / "metrics.jsonl")) >= step or process.poll() is not None, 60, f"step {step}")
+    wait_for_lines(process, folder, step)
     kill_tree(process.pid)
     process.communicate()
 
@@ -172,8 +174,7 @@ def endless(folder, shards, world_size, *settings):
     """A run that has begun and would go on for long."""
     own = ["optimization.steps=100000", "checkpoint.every=100000", "logging.audit=false", "logging.every=1", *settings]
     process = start(*command(folder, shards, world_size, *own))
-    wait_until(lambda: len(lines(folder / "metrics.jsonl")) > 2 or process.poll() is not None, 60, "training")
-    assert process.poll() is None, process.communicate()
+    wait_for_lines(process, folder, 3)
     return process
 
 
@@ -225,10 +226,10 @@ def test_shards_that_come_back_are_read_on_as_if_nothing_had_been(shards, tmp_pa
     steps = ["optimization.steps=200", "checkpoint.every=1000"]
     succeed(*command(tmp_path / "whole", shards, 2, *steps))
     process = start(*command(tmp_path / "run", tmp_path / "shards", 2, *steps))
-    wait_until(lambda: len(lines(tmp_path / "run" / "metrics.jsonl")) > 5, 60, "training")
+    wait_for_lines(process, tmp_path / "run", 6)
     (tmp_path / "shards").rename(tmp_path / "away")
     time.sleep(3)
-    reached = len(lines(tmp_path / "run" / "metrics.jsonl"))
+    reached = logged(tmp_path / "run")
     (tmp_path / "away").rename(tmp_path / "shards")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and reached < 200, out + err

@@ -20,10 +20,12 @@ from tests.commands import (
     global_batches,
     kill_tree,
     lines,
+    logged,
     metrics,
     same_tensors,
     start,
     succeed,
+    wait_for_lines,
     wait_until,
 )
 
@@ -47,15 +49,6 @@ def undisturbed(request, shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     succeed(*command(folder, shards, request.param))
     return request.param, folder
-
-
-def logged(folder):
-    return len(lines(folder / "metrics.jsonl"))
-
-
-def wait_for_step(process, folder, step):
-    wait_until(lambda: logged(folder) >= step or process.poll() is not None, 60, f"step {step}")
-    assert process.poll() is None, process.communicate()
 
 
 def family(process):
@@ -90,7 +83,7 @@ def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_pat
     reached = [0]
     for number, moment in enumerate(sorted(chance.sample(range(1, STEPS - 2), 10))):
         process = start(*command(tmp_path, shards, world_size, workers=number % 2))
-        wait_for_step(process, tmp_path, moment)
+        wait_for_lines(process, tmp_path, moment)
         time.sleep(chance.uniform(0, 0.02))
         strike(process, ["launcher", "rank", "tree"][number % 3])
         reached.append(logged(tmp_path))
@@ -109,7 +102,7 @@ def test_three_ranks_continue_bit_identically(shards, tmp_path):
     batch = ["data.batch_size=12", "optimization.steps=24"]
     succeed(*command(tmp_path / "whole", shards, 3), *batch)
     process = start(*command(tmp_path / "killed", shards, 3), *batch)
-    wait_for_step(process, tmp_path / "killed", 8)
+    wait_for_lines(process, tmp_path / "killed", 8)
     strike(process, "tree")
     succeed(*command(tmp_path / "killed", shards, 3), *batch)
     assert starts(tmp_path / "killed")[1] >= EVERY
@@ -131,7 +124,7 @@ def test_other_orders_continue_on_other_ranks_and_workers(shards, tmp_path, orde
     order = [word.replace("SHARDS", str(shards)) for word in order]
     succeed(*command(tmp_path / "whole", shards, 2), *order)
     process = start(*command(tmp_path / "killed", shards, 2, workers=1), *order)
-    wait_for_step(process, tmp_path / "killed", 8)
+    wait_for_lines(process, tmp_path / "killed", 8)
     strike(process, "tree")
     succeed(*command(tmp_path / "killed", shards, 1), *order)
     assert starts(tmp_path / "killed")[1] >= EVERY
@@ -153,7 +146,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(undistur
     world_size, reference = undisturbed
     process = start(*command(tmp_path, shards, world_size))
     checkpoints = tmp_path / "checkpoints"
-    wait_for_step(process, tmp_path, 1)
+    wait_for_lines(process, tmp_path, 1)
     members = family(process)
     wait_until(lambda: list(checkpoints.glob("step-*2.attempt-*.partial")), 60, "a checkpoint being written")
     strike(process, target, members)
@@ -168,7 +161,7 @@ def test_a_run_moves_from_two_ranks_to_one_and_back_in_mid_epoch(undisturbed, sh
     _, reference = undisturbed
     for world_size, moment in ((2, 10), (1, 30)):
         process = start(*command(tmp_path, shards, world_size))
-        wait_for_step(process, tmp_path, moment)
+        wait_for_lines(process, tmp_path, moment)
         strike(process, "tree")
     succeed(*command(tmp_path, shards, 2))
     batches = global_batches(tmp_path)
@@ -211,7 +204,7 @@ def test_a_signal_to_any_rank_stops_all_of_them_at_the_same_step_and_the_run_goe
     never = "checkpoint.every=1000"
     for target in range(world_size):
         process = start(*command(tmp_path, shards, world_size, workers=1), never)
-        wait_for_step(process, tmp_path, 8 + 20 * target)
+        wait_for_lines(process, tmp_path, 8 + 20 * target)
         rank = [member for member in descendants(process.pid) if member.ppid() == process.pid][target]
         rank.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
@@ -241,7 +234,7 @@ def test_a_kill_while_the_first_checkpoint_is_under_way_in_the_background_starts
     world_size, reference = undisturbed
     words = [*command(tmp_path, shards, world_size), "checkpoint.background=true"]
     process = start(*words, "--fault", "slow_disk", script="tests/distributed/faulty_main.py")
-    wait_for_step(process, tmp_path, EVERY + 2)
+    wait_for_lines(process, tmp_path, EVERY + 2)
     strike(process, "tree")
     assert list((tmp_path / "checkpoints").glob("*.partial")), "the kill came too late"
     succeed(*words)
@@ -254,7 +247,7 @@ def test_checkpoints_written_in_the_background_survive_kills_and_are_the_same_bi
     background = ["checkpoint.background=true"]
     for number, moment in enumerate((10, 24, 37)):
         process = start(*command(tmp_path, shards, world_size), *background)
-        wait_for_step(process, tmp_path, moment)
+        wait_for_lines(process, tmp_path, moment)
         strike(process, ["launcher", "rank", "tree"][number])
     succeed(*command(tmp_path, shards, world_size), *background)
     begun = starts(tmp_path)
@@ -270,7 +263,7 @@ def test_nohup_stays_nohup(shards, tmp_path):
     process = subprocess.Popen(
         ["bash", "-c", f"trap '' HUP; exec {sys.executable} main.py {words}"], cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    wait_for_step(process, tmp_path, 1)
+    wait_for_lines(process, tmp_path, 1)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == 0 and logged(tmp_path) == STEPS
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from src.data.write_shards import write_shards
-from tests.commands import descendants, lines, metrics, refuse, run, same_tensors, start, succeed, wait_until
+from tests.commands import descendants, metrics, refuse, run, same_tensors, start, succeed, wait_for_lines, wait_until
 from tests.data.conftest import LEADS, describe, records
 from tests.data.servers import WebServer, taken
 
@@ -84,7 +84,7 @@ def test_a_killed_run_continues_bit_identically_from_the_cache_it_left(shards, u
     with WebServer(shards, tmp_path / "log", delay=0.02) as server:
         words = [word.format(server.address) if word == "data.root={}" else word for word in words]
         process = start(*words)
-        wait_until(lambda: len(lines(tmp_path / "run" / "metrics.jsonl")) >= 5, 60, "five steps")
+        wait_for_lines(process, tmp_path / "run", 5)
         ranks = descendants(process.pid)
         process.kill()
         process.communicate()
@@ -108,7 +108,7 @@ def test_a_storage_that_dies_ends_the_run_with_a_sentence(shards, tmp_path):
     with WebServer(shards, tmp_path / "log", delay=0.02) as server:
         settings = [*cache_of(tmp_path, shards, 0.3), "optimization.epochs=300", "evaluation.every=null"]
         process = start(*command(tmp_path / "run", server.address, *settings))
-        wait_until(lambda: lines(tmp_path / "run" / "metrics.jsonl"), 60, "a step")
+        wait_for_lines(process, tmp_path / "run", 1)
         server.kill()
         out, err = process.communicate(timeout=90)
     assert process.returncode == 1, out + err

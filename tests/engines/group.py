@@ -14,7 +14,8 @@ from torch._dynamo.utils import counters
 from src.checkpoints.manifest import Manifest
 from src.checkpoints.read import open_checkpoint
 from src.checkpoints.write import BackgroundWriter, write_checkpoint
-from src.config.sections import EngineConfig, OptimizationConfig
+from src.config.engine import EngineConfig
+from src.config.optimization import OptimizationConfig
 from src.distributed.collectives import gather_rows
 from src.distributed.ranks import Ranks, join
 from src.engines.build import build_engine

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.config.sections import EngineConfig, OptimizationConfig
+from src.config.engine import EngineConfig
+from src.config.optimization import OptimizationConfig
 from src.distributed.ranks import Ranks
 from src.engines.build import build_engine
 from src.engines.engine import Setup

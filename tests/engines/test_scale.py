@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.config.sections import EngineConfig
+from src.config.engine import EngineConfig
 from src.engines.engine import check_precision
 from src.engines.scale import FIRST, GROWS_AFTER, HIGHEST, LossScale
 

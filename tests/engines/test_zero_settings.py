@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from src.config.sections import EngineConfig, OptimizationConfig
+from src.config.engine import EngineConfig
+from src.config.optimization import OptimizationConfig
 from src.engines.zero_settings import deepspeed_settings
 
 

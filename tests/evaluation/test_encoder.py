@@ -10,7 +10,7 @@ import torch
 
 from src.checkpoints.manifest import read_manifest, write_manifest
 from src.checkpoints.read import checkpoint_folders
-from src.config.sections import EngineConfig
+from src.config.engine import EngineConfig
 from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
 from src.data.write_shards import Description, Record, write_shards

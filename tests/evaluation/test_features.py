@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from src.config.sections import EngineConfig
+from src.config.engine import EngineConfig
 from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
 from src.data.write_shards import Description, Record, write_shards

@@ -7,7 +7,7 @@ from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
 from src.config import load_config
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
 from src.data.load_index import load_index

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.config.sections import NetworkRates
+from src.config.optimization import NetworkRates
 from src.optimization.ema import update_ema
 from src.optimization.groups import parameter_groups
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from src.config.sections import OptimizationConfig
+from src.config.optimization import OptimizationConfig
 from src.optimization.schedules import cosine, count_steps, learning_rate, linear, warmup_cosine, warmup_steps
 from src.optimization.schedules import weight_decay as decay_of
 

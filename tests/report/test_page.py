@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.config.sections import SyntheticConfig
+from src.config.data import SyntheticConfig
 from src.data.synthetic import make_synthetic
 from src.report.read import read_run, shareable, without_paths
 from tests.commands import ROOT, refuse

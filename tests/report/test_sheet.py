@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.report.caption import MM_PER_INCH, PIXELS
 from src.report.sheet import layout, save_sheet, sheet
 from src.report.svg import drawing

@@ -10,7 +10,7 @@ import pytest
 from src.run.folder import RunFolder
 from src.run.logs import Lines
 from src.run.table import Table
-from tests.commands import kill_tree, lines, start, succeed, wait_until
+from tests.commands import kill_tree, lines, start, succeed, wait_for_lines
 
 
 def cells(path):
@@ -84,7 +84,7 @@ def test_table_equals_lines_after_a_kill_and_a_resume(tmp_path):
     words += [f"data.root={tmp_path / 'shards'}", "checkpoint.every=3", "optimization.steps=8"]
     words += ["optimization.epochs=null", "optimization.warmup_epochs=null"]
     process = start(*words)
-    wait_until(lambda: len(lines(folder / "metrics.jsonl")) >= 5 or process.poll() is not None, 60, "five steps")
+    wait_for_lines(process, folder, 5)
     kill_tree(process.pid)
     process.communicate()
     first = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])

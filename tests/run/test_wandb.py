@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from src.config import load_config
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
-from tests.commands import alive, descendants, lines, refuse, start, succeed, wait_until
+from tests.commands import alive, descendants, lines, refuse, start, succeed, wait_for_lines, wait_until
 
 pytestmark = pytest.mark.distributed
 DEBUG = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", "cpu"]
@@ -94,7 +94,7 @@ def core(process):
 def killed_at(step, folder, *words):
     """Start a run, SIGKILL its launcher at a step, and wait until everything that it started is gone."""
     process = start(*words)
-    wait_until(lambda: len(lines(folder / "metrics.jsonl")) >= step or process.poll() is not None, 60, f"step {step}")
+    wait_for_lines(process, folder, step)
     members = [psutil.Process(process.pid), *descendants(process.pid)]
     process.kill()
     process.communicate()
@@ -177,7 +177,7 @@ def test_a_run_that_fails_says_so_and_keeps_its_rows(shards, tmp_path):
 
 def test_a_run_survives_the_death_of_wandb(shards, tmp_path):
     process = start(*command(tmp_path, shards, "logging.wandb.mode=offline"))
-    wait_until(lambda: len(lines(tmp_path / "metrics.jsonl")) >= 4 or process.poll() is not None, 60, "four steps")
+    wait_for_lines(process, tmp_path, 4)
     core(process).kill()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and not err, out + err

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.signal import butter, detrend, find_peaks, sosfiltfilt
 from scipy.stats import rankdata
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 
 BEFORE, AFTER = 0.36, 0.56
 """Seconds of a beat around its R peak."""

@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 import pytest
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.simulation.findings import FINDINGS
 from tests.commands import succeed

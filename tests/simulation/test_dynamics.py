@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.simulation.dynamics import (
     DOWER_CD,
     draw_beats,

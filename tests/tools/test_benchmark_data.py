@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.sections import SyntheticConfig
+from src.config.data import SyntheticConfig
 from src.data.ecg_shards import ECGShards
 from src.data.synthetic import make_synthetic
 from tools.benchmark import main

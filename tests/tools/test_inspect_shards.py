@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.inspect import inspect
 from src.data.load_index import load_index
 from src.data.show_inspection import as_text

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from src.config.sections import STANDARD_LEADS, ECGTransformConfig
+from src.config.data import STANDARD_LEADS
+from src.config.ecg_transforms import ECGTransformConfig
 from src.randomness import Streams
 from src.transforms.ecg import ECGTransform
 from src.transforms.preprocessing import Preprocessing

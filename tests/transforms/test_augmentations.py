@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.randomness import Streams
 from src.transforms import ecg_noise, ecg_time
 from src.transforms.show_ecg import AUGMENTATIONS

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.config.sections import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
+from src.config.ecg_transforms import ECGTransformConfig, LeadMaskConfig, NoiseConfig, WanderConfig
 from src.randomness import Streams
 from src.transforms.ecg import ECGTransform
 from src.transforms.ecg_leads import mask_leads

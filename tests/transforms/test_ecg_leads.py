@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.config.sections import STANDARD_LEADS, ChannelResizeConfig, InvertConfig, VCGConfig
+from src.config.data import STANDARD_LEADS
+from src.config.ecg_transforms import ChannelResizeConfig, InvertConfig, VCGConfig
 from src.transforms.ecg_leads import (
     DOWER_EX,
     INDEPENDENT,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.config.sections import BaselineShiftConfig, BaselineWanderConfig, ElectrodeMotionConfig, PowerlineConfig
+from src.config.ecg_transforms import BaselineShiftConfig, BaselineWanderConfig, ElectrodeMotionConfig, PowerlineConfig
 from src.transforms.ecg_noise import (
     add_baseline_shift,
     add_baseline_wander,

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.config.sections import BlurConfig, ResizedCropConfig, ReverseConfig, SobelConfig, TimeOutConfig, WarpConfig
+from src.config.ecg_transforms import (
+    BlurConfig,
+    ResizedCropConfig,
+    ReverseConfig,
+    SobelConfig,
+    TimeOutConfig,
+    WarpConfig,
+)
 from src.transforms.ecg_time import (
     blur,
     crop,

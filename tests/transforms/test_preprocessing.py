@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.randomness import Streams
 from src.transforms.ecg import ECGTransform
 from src.transforms.preprocessing import Preprocessing

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from src.config.sections import STANDARD_LEADS, ECGTransformConfig
+from src.config.data import STANDARD_LEADS
+from src.config.ecg_transforms import ECGTransformConfig
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import AUGMENTATIONS, UNNATURAL, alone, examples, plot
 from tests.transforms.batches import random_records

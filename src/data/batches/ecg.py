@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.randomness import Streams
 from src.transforms.ecg import ECGTransform
 from src.transforms.preprocessing import Preprocessing
@@ -44,5 +44,7 @@ class ECGBatch:
 
     def length(self, step: int) -> int:
         """Samples of a lead in the batch of a step."""
+        if len(self._lengths) == 1:
+            return self._lengths[0]
         drawn = Streams.of_step(self._seed, step).fork("ecg").integers("length", len(self._lengths))
         return self._lengths[int(drawn[0])]

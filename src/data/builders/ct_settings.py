@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from src.config.explain import explanation
 from src.config.json_schema import SchemaMap
-from src.config.sections import Section
+from src.config.section import Section
 from src.config.tree import Tree
 from src.config.yaml_text import ConfigError, parse_yaml
 from src.data.builders.arrays import ArrayFiles

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections import Counter
@@ -83,7 +82,7 @@ def _fields(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _decode(members: Members, meta: dict[str, Any]) -> dict[str, Any]:
-    ct_CDHW = unpack_npz(io.BytesIO(members[0][1]), None, LARGEST_VOLUME)
+    ct_CDHW = unpack_npz(members[0][1], None, LARGEST_VOLUME)
     if ct_CDHW.ndim != 4 or 0 in ct_CDHW.shape or len(ct_CDHW) > MOST_CHANNELS:
         raise ValueError(f"a CT of shape {list(ct_CDHW.shape)} is not [channels, D, H, W]")
     if ct_CDHW.dtype not in (np.int16, np.float32):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
+from src.config.ecg_transforms import ECGTransformConfig
 from src.config.load import ConfigError
-from src.config.sections import ECGTransformConfig
 from src.data.batches.ecg import ECGBatch
 from src.transforms.ecg import ECGTransform
 from src.transforms.show_ecg import AUGMENTATIONS

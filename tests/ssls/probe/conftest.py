@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.config import load_config
-from src.config.sections import STANDARD_LEADS
+from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from src.distributed.ranks import Ranks
 from src.run.logs import LOGGER

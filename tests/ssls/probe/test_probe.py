@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, f1_score, mean_absolute_error, r2_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from src.config.sections import ECGTransformConfig
+from src.config.ecg_transforms import ECGTransformConfig
 from src.data.ecg_shards import ECGShards
 from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_encoder, random_encoder
 from src.models.config import EncoderConfig
