@@ -8,6 +8,7 @@ python -m tools.benchmark intervals [--datasets N]           seconds for a table
 python -m tools.benchmark engines [--devices cpu cpu]        memory and step time of each engine beside ddp
 python -m tools.benchmark checkpoint [--output DIR]          how long a checkpoint holds training up
 python -m tools.benchmark build --modality video             records a second of a core that builds shards
+python -m tools.benchmark decoders [--codecs h264]           CPU time for frames of a video, beside OpenCV's (minutes)
 python -m tools.benchmark data [--sets ecg video]            samples a second of the loader, beside other ways to the
                                                              same batches (ten minutes)
 python -m tools.benchmark memory [--sets ecg video]          the loader's memory, epoch by epoch
@@ -42,6 +43,7 @@ from tools import benchmark_flags as flags
 from tools.benchmark_augmentations import BENCHES, ecgs
 from tools.benchmark_build import benchmark_build
 from tools.benchmark_data import benchmark_data
+from tools.benchmark_decoders import benchmark_decoders
 from tools.benchmark_engines import benchmark_checkpoint, benchmark_engines
 from tools.benchmark_memory import benchmark_memory
 
@@ -235,6 +237,9 @@ VERBS = {
     ),
     "build": Verb(
         benchmark_build, flags.add_build_flags, "records a second of a core that builds shards, beside decoding alone"
+    ),
+    "decoders": Verb(
+        benchmark_decoders, flags.add_decoder_flags, "CPU time for frames of a video, beside OpenCV's, byte for byte"
     ),
     "data": Verb(
         benchmark_data, flags.add_data_flags, "samples a second of the loader, beside other ways to the same batches"

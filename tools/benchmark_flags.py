@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.benchmark_augmentations import BENCHES
 from tools.benchmark_build import ARCHIVES
+from tools.benchmark_decoders import CODECS
 from tools.benchmark_engines import ENGINES
 from tools.benchmark_memory import SETTLING
 from tools.benchmark_sets import BENCHES as SETS
@@ -76,6 +77,15 @@ def add_build_flags(parser: argparse.ArgumentParser) -> None:
     add("--records", type=count, default=1000, help="default: %(default)s")
     add("--builds", nargs="+", metavar="ROW", help="rows of the table, h264 for instance; default: all")
     add("--output", type=Path, help="folder on the disk to write to; default: that of temporary files")
+
+
+def add_decoder_flags(parser: argparse.ArgumentParser) -> None:
+    """Which clips are decoded, and how often."""
+    add = parser.add_argument
+    add("--clips", type=count, default=8, help="public ones; default: %(default)s")
+    add("--codecs", nargs="+", choices=CODECS, default=list(CODECS), help="default: all")
+    add("--rounds", type=count, default=5, help="default: %(default)s")
+    add("--output", type=Path, help="folder on the disk to use; default: that of temporary files")
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:

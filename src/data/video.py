@@ -1,8 +1,7 @@
 """A video that a shard holds: its encoded bytes, of which only the frames that are asked for are decoded.
 
-Through PyAV, which seeks to the keyframe before the first frame wanted, where OpenCV has to read up to it; both give
-the same bytes. One converter to RGB for all frames of a video, and no copy of them: 280 frames of 224 x 224 take 97 ms
-so, 238 with a converter for each (PyAV's `to_ndarray`), 79 in OpenCV; docs/batches.md has a table.
+Through PyAV, which seeks to the keyframe before the first frame wanted; OpenCV gives the same bytes, and has to read up
+to it or to guess where it is. One converter to RGB for all frames of a video; docs/batches.md has a table.
 """
 
 # T frames, H rows, W columns
@@ -53,7 +52,6 @@ class Packet(NamedTuple):
     """A frame that is not decoded yet."""
 
     pts: int
-    dts: int
     keyframe: bool
     """Frames from here on need none before it."""
 
@@ -72,21 +70,27 @@ class Video:
         Raises:
             ValueError: there is no such frame, or one can't be decoded.
         """
-        with opened(io.BytesIO(self.data)) as (container, stream):
-            if indices is None:
-                converter = _converter()
-                return _stacked([rgb(frame, converter) for frame in container.decode(stream)])
-            packets = _packets(container, stream)
-            count = self.told.get("frames", None if packets is None else len(packets))
-            if wrong := [number for number in indices if number < 0 or (count is not None and number >= count)]:
-                raise ValueError(f"there is no frame {wrong[0]} in a video of {count} frames")
-            container.seek(0)
-            pictures = _Pictures(indices)
-            if packets:
-                _at_their_times(container, stream, packets, pictures)
+        if indices is None:
+            return self._all()
+        _refuse_missing(indices, self.told.get("frames"))
+        pictures = _Pictures(indices)
+        if not pictures.begin_the_video:
+            self._jump_to(pictures)
         if pictures.missing:
             pictures = self._one_after_the_other(indices)
         return pictures.in_order(indices)
+
+    def _all(self) -> NDArray[np.uint8]:
+        converter = _converter()
+        with opened(io.BytesIO(self.data)) as (container, stream):
+            return _stacked([rgb(frame, converter) for frame in container.decode(stream)])
+
+    def _jump_to(self, pictures: _Pictures) -> None:
+        """Those whose place the container tells; none where it tells nothing."""
+        with opened(io.BytesIO(self.data)) as (container, stream):
+            if packets := _packets(container, stream):
+                _refuse_missing(sorted(pictures.missing), self.told.get("frames", len(packets)))
+                _at_their_times(container, stream, packets, pictures)
 
     def _one_after_the_other(self, wanted: Sequence[int]) -> _Pictures:
         pictures, number = _Pictures(wanted), -1
@@ -200,6 +204,13 @@ def refuse_too_many(frames: int, height: int, width: int) -> None:
         raise ValueError(f"it unpacks to more than {MOST_PIXELS_IN_ALL:,} pixels: cut it into clips")
 
 
+def _refuse_missing(numbers: Iterable[int], frames: int | None) -> None:
+    for number in numbers:
+        if number < 0 or (frames is not None and number >= frames):
+            of = "" if frames is None else f" of {frames} frames"
+            raise ValueError(f"there is no frame {number} in a video{of}")
+
+
 def mean_rate(times: Sequence[float]) -> float | None:
     """Frames a second between the first and the last of them."""
     span = times[-1] - times[0] if times else 0.0
@@ -212,8 +223,11 @@ def size_of(frame: VideoFrame) -> tuple[int, int]:
 
 
 def rgb(frame: VideoFrame, converter: VideoReformatter | None = None) -> NDArray[np.uint8]:
-    """[H, W, 3], turned as the file says; frames of one video may share a converter, which takes 1 ms to make."""
-    converted = (converter or _converter()).reformat(frame, format="rgb24")
+    """[H, W, 3], turned as the file says; frames of one video may share a converter.
+
+    With one thread: by itself PyAV starts one for each core, and a frame of 224 x 224 takes 41 us of CPU instead of 17.
+    """
+    converted = (converter or _converter()).reformat(frame, format="rgb24", threads=1)
     return np.rot90(_pixels(converted), frame.rotation // 90)
 
 
@@ -246,6 +260,11 @@ class _Pictures:
         self.missing = set(self._numbers)
         self._array: NDArray[np.uint8] | None = None
         self._converter = _converter()
+
+    @property
+    def begin_the_video(self) -> bool:
+        """Whether they are the first frames of it: nothing is jumped over."""
+        return self._numbers == list(range(len(self._numbers)))
 
     def add(self, number: int, frame: VideoFrame) -> None:
         """Take in a frame, if it is wanted.
@@ -281,9 +300,9 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[Packet] | N
     for packet in container.demux(stream):
         if not packet.size or packet.is_discard:
             continue
-        if packet.pts is None or packet.dts is None:
+        if packet.pts is None:
             return None
-        found.append(Packet(packet.pts, packet.dts, packet.is_keyframe and starts_anew(packet)))
+        found.append(Packet(packet.pts, packet.is_keyframe and starts_anew(packet)))
     return sorted(found)
 
 
@@ -320,13 +339,18 @@ def _at_their_times(
     number_of = {packet.pts: number for number, packet in enumerate(packets)}
     keys = [number for number, packet in enumerate(packets) if packet.keyframe]
     for key, run in _runs(keys, sorted(pictures.missing)):
-        container.seek(packets[key].dts, stream=stream, backward=True)
-        for frame in container.decode(stream):
+        for frame in _from(packets[key], container, stream):
             number = number_of.get(frame.pts if frame.pts is not None else -1, -1)
             if run[0] <= number:
                 pictures.add(number, frame)
             if number >= run[-1]:
                 break
+
+
+def _from(key: Packet, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The frames from a keyframe on; a seek to its dts would land at the keyframe before, where there are B-frames."""
+    container.seek(key.pts, stream=stream, backward=True)
+    return container.decode(stream)
 
 
 def _runs(keys: Sequence[int], wanted: Sequence[int]) -> list[tuple[int, list[int]]]:

@@ -1,6 +1,7 @@
 """Frames of a stored video by their numbers, and what a survey finds."""
 
 import io
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +12,19 @@ from src.data.builders.video_format import Encoding
 from src.data.builders.video_read import Reading
 from src.data.builders.video_remux import remux
 from src.data.modalities.video import GatherVideos, _decode, _fields
-from src.data.video import Facts, Video, _runs, _types_by_length, _types_by_start_code
+from src.data.video import (
+    SEEKABLE,
+    Facts,
+    Video,
+    _converter,
+    _from,
+    _packets,
+    _runs,
+    _types_by_length,
+    _types_by_start_code,
+    opened,
+    rgb,
+)
 from tests.data import videos
 
 LONG = videos.frames_of(frames=70)
@@ -51,6 +64,9 @@ def test_any_frames_are_those_of_all(tmp_path, name):
         [69],
         [33],
         [5, 5, 3],
+        [2, 1, 0, 1],
+        range(16),
+        range(70),
         range(20, 36),
         range(1, 70, 9),
         rng.permutation(70),
@@ -76,6 +92,31 @@ def test_a_frame_that_is_not_there_is_named(tmp_path, name, wrong):
     data, told = STORED[name](tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=rf"no frame {wrong} in a video of 70 frames|no frame {wrong} in a video"):
         Video(data, told).frames([3, wrong])
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_seek_lands_at_its_own_keyframe(tmp_path, name):
+    data, _ = STORED[name](tmp_path / "a.mp4")
+    with opened(io.BytesIO(data)) as (container, stream):
+        packets = _packets(container, stream)
+        assert (packets is not None) == (container.format.name in SEEKABLE)
+        keys = [number for number, packet in enumerate(packets or ()) if packet.keyframe]
+        for number in keys:
+            first = next(_from(packets[number], container, stream)).pts
+            assert first in {packet.pts for packet in packets[max(number - 3, 0) : number + 1]}, "leading B-frames"
+
+
+def test_converting_takes_no_thread_of_its_own(tmp_path):
+    with opened(io.BytesIO(videos.write(tmp_path / "a.mp4").read_bytes())) as (container, stream):
+        frames, converter = list(container.decode(stream)), _converter()
+        before = threads()
+        for frame in frames:
+            rgb(frame, converter)
+        assert threads() == before
+
+
+def threads():
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def test_only_what_is_needed_is_decoded():
