@@ -1,8 +1,8 @@
-"""Memory of a loader's worker: what batches are made in stays with the process, and is trimmed now and then.
+"""Memory of a process that makes batches: what they are made in stays with it, and is trimmed now and then.
 
 glibc returns the end of the heap, and what is large, to the kernel each time it is freed. The next batch then faults
-in every page of it anew, which the kernel has to clear: XX of the time of CT volumes. So a worker keeps what it has,
-up to the largest that the heap takes.
+in every page of it anew, which the kernel has to clear: a third of the time of a batch of images (27 ms instead of 18,
+1,240 faults). So a process keeps what it has, up to the largest array that the heap takes.
 
 Arrays of a clip, freed in another order than they were made in, leave such a heap full of holes: of two workers that
 decode videos one grew from 88 to 131 MB in 570 clips, where with a heap that is trimmed every 16 batches both end at
