@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from src.data.load_index import read_index
 from src.data.modalities import MODALITIES
 from src.data.modality import Modality
 from src.data.patience import patiently
+from src.data.readahead import Readahead
 from src.data.roots import OpenTar, find_root
 from src.data.sample import Row, Sample, decode_about, decode_sample, fields_of, rows
 
@@ -89,6 +90,7 @@ class Shards:
         self._labels = len(self.index.labels.names)
         self._modality = MODALITIES[self.index.modality]
         self._ends = np.cumsum([entry.samples for entry in self._entries], dtype=np.int64)
+        self._readahead = Readahead()
         self._verified: dict[int, int] = {}
         """The stamp of each shard when it was compared with the index."""
 
@@ -149,12 +151,28 @@ class Shards:
             ValueError: as `read`.
         """
         found: list[Any] = [None] * len(samples)
-        for number, rows_P, places in self._by_shard(samples):
+        groups = list(self._by_shard(samples))
+        if self._readahead.wanted and len(groups) <= OPEN_SHARDS // 2:
+            self._tell(groups, reading)
+        for number, rows_P, places in groups:
             reading(self._entries[number].name)
             read = self._patiently(number, partial(self._read_shard, number, rows_P))
             for place, sample in zip(places, read, strict=True):
                 found[place] = sample
+        self._readahead.end_batch()
         return found
+
+    def _tell(
+        self, groups: Sequence[tuple[int, NDArray[np.int64], list[int]]], reading: Callable[[str], object]
+    ) -> None:
+        """Have the kernel begin to read what the groups name; what fails is left to the reader."""
+        for number, rows_P, _ in groups:
+            reading(self._entries[number].name)
+            try:
+                shard = self._shard(number)
+                self._readahead.tell(shard.descriptor, rows(shard.table[rows_P], shard.fields))
+            except (ValueError, OSError):
+                continue
 
     def shard_of(self, sample: int) -> tuple[str, str]:
         """The name of the tar that holds a sample, and where it is."""
@@ -186,7 +204,7 @@ class Shards:
     def _read_shard(self, number: int, rows_P: NDArray[np.int64]) -> list[Sample | BrokenSample]:
         shard, found = self._shard(number), list[Sample | BrokenSample]()
         for row in rows(shard.table[rows_P], shard.fields):
-            extent = os.pread(shard.descriptor, row.size, row.start)
+            extent = self._readahead.read(shard.descriptor, row)
             if not _intact(extent, row):
                 shard = self._anew(number)
                 extent = shard.read_anew(row)
