@@ -37,8 +37,8 @@ from src.distributed.processes import die_with_parent, ignore_signals
 from src.distributed.ranks import Ranks
 from src.randomness import Streams
 
-TOGETHER = 16
-"""Steps whose samples are looked up at once: the plan takes 0.5 ms for 64 positions and 0.8 ms for 1,024."""
+TOGETHER = 4096
+"""Positions that are looked up at once, of as many steps: the plan takes 0.3 ms for 64 of them and 0.9 ms for 4,096."""
 TIDIED = 16
 """Batches after which a process that makes them gives back memory that it does not use."""
 
@@ -103,9 +103,10 @@ class StepBatches(Dataset[Any]):
 
     def order(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The epoch and the number of each of this rank's samples at a step."""
-        first = step - step % TOGETHER
+        steps = max(TOGETHER * self.world_size // self.batch_size, 1)
+        first = step - step % steps
         if self._ordered is None or self._ordered[0] != first:
-            positions = np.stack([self.positions(other) for other in range(first, first + TOGETHER)])
+            positions = np.stack([self.positions(other) for other in range(first, first + steps)])
             epochs, samples = self.plan.order(positions.reshape(-1))
             self._ordered = first, epochs.reshape(positions.shape), samples.reshape(positions.shape)
         _, epochs, samples = self._ordered
