@@ -8,7 +8,6 @@ differ in is where the bytes come from, in which order, and who asks for them.
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from src.data.loader import Loader
 from src.data.modalities import MODALITIES
 from src.data.modality import Members
 from src.data.order import permute
-from src.data.sample import META_FIELD, Row, fields_of, rows
+from src.data.sample import META_FIELD, Row, decode_meta, fields_of, rows
 from src.data.shards import Shards
 from src.distributed.ranks import Ranks
 from src.randomness import Streams
@@ -38,9 +37,9 @@ PREFETCH = 2
 """Batches that each worker reads ahead, torch's default."""
 
 
-def decoded(modality: str, key: str, members: Members, meta: bytes | memoryview) -> dict[str, Any]:
+def decoded(modality: str, key: str, members: Members, meta: memoryview) -> dict[str, Any]:
     """A sample out of the bytes of its members and its json."""
-    told = json.loads(bytes(meta))
+    told = decode_meta(meta)
     return {"key": key, "meta": told, "text": None, **MODALITIES[modality].decode(members, told)}
 
 
@@ -152,7 +151,7 @@ class WebDataset:
     def _decoded(self, sample: dict[str, Any]) -> dict[str, Any]:
         fields = MODALITIES[self._modality].fields(name for name in sample if not name.startswith("__"))
         members = [(name, memoryview(sample[name])) for name in fields]
-        return decoded(self._modality, sample["__key__"], members, sample[META_FIELD])
+        return decoded(self._modality, sample["__key__"], members, memoryview(sample[META_FIELD]))
 
     def _collated(self, samples: Sequence[Any]) -> Any:
         return self._whole(0, samples, self._streams)
@@ -175,8 +174,11 @@ class Files(Dataset[Any]):
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         key, fields = self._records[number]
-        members = [(field, memoryview((self._folder / f"{key}.{field}").read_bytes())) for field in fields]
-        return decoded(self._modality, key, members, (self._folder / f"{key}.{META_FIELD}").read_bytes())
+        members = [(field, self._read(key, field)) for field in fields]
+        return decoded(self._modality, key, members, self._read(key, META_FIELD))
+
+    def _read(self, key: str, field: str) -> memoryview:
+        return memoryview((self._folder / f"{key}.{field}").read_bytes())
 
     def __iter__(self) -> Iterator[Any]:
         ahead = {"prefetch_factor": PREFETCH} if self._workers else {}

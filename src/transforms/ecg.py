@@ -35,12 +35,14 @@ class ECGTransform:
 
     First what changes the heart's signal (time, then leads), then what recorders add to it, all in mV; then it is
     normalised and clipped; zeros come last, as the model sees them. What is not random is `preprocessing`.
-    A lead without a signal (lead_keep False) is zero in the end, whatever the steps made of it.
+    A lead without a signal (lead_keep False) is zero in the end, whatever the steps made of it. `finite` says that who
+    gives the samples has seen to it that they hold neither NaN nor infinite values, which takes 3 us of an ECG's 40.
     """
 
-    def __init__(self, config: ECGTransformConfig, preprocessing: Preprocessing) -> None:
+    def __init__(self, config: ECGTransformConfig, preprocessing: Preprocessing, finite: bool = False) -> None:
         check(config, preprocessing)
         self.config, self.preprocessing = config, preprocessing
+        self._finite = finite
 
     def __call__(
         self, samples: Sequence[Mapping[str, Any]], streams: Streams, length: int | None = None
@@ -113,7 +115,7 @@ class ECGTransform:
                 f"sample {key} is {ecg_CT.shape[1]} samples long, shorter than {of} {length}: "
                 f"lower that length or leave the record out"
             )
-        if not np.isfinite(ecg_CT).all():
+        if not self._finite and not np.isfinite(ecg_CT).all():
             raise ValueError(f"sample {key}: its ecg holds NaN or infinite values: repair the record or leave it out")
 
 

@@ -10,7 +10,7 @@ import pytest
 from src.data.arrays import decode_npy
 from src.data.millivolt import to_millivolt
 from src.data.modalities.ecg import ECG
-from src.data.sample import Row, decode_sample
+from src.data.sample import Row, decode_meta, decode_sample
 from tests.data.conftest import npy
 
 EVERY_INT16 = np.arange(-32768, 32768, dtype=np.int16)
@@ -137,3 +137,31 @@ def test_float_ecg_is_a_writable_copy_in_millivolt():
 def test_what_does_not_fit_is_told(array, meta, labels, sentence):
     with pytest.raises(ValueError, match=sentence):
         decode(array, meta, labels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": "a", "scale": [0.001, 1e-3, 4.8828125e-06], "rate": 100.0, "age": null, "ok": true}',
+        ' {"twice": 1, "twice": 2}\n',
+        '{"half a pair": "\\ud800", "grün": "\\u00fc\\ud83d\\ude00"}',
+        '{"large": 123456789012345678901234567890, "beyond": 1e400, "lost": NaN, "low": -Infinity}',
+        '{"deep": {"deeper": [{}, [], [[-0.0]]]}}',
+    ],
+)
+def test_a_json_is_what_pythons_own_parser_makes_of_it(text):
+    assert repr(decode_meta(memoryview(text.encode()))) == repr(json.loads(text))
+
+
+def test_numbers_of_a_json_are_exact():
+    numbers = np.random.default_rng(0).integers(0, 1 << 64, 20_000, dtype=np.uint64).view(np.float64)
+    told = json.dumps({"numbers": numbers[np.isfinite(numbers)].tolist()})
+    assert decode_meta(memoryview(told.encode())) == json.loads(told)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'{"a": 01}', b"[1,]", b'{"a": 1}x', b'"\x01"', b'{"a": "\xff"}', b"\xef\xbb\xbf{}"]
+)
+def test_what_is_no_json_is_told_in_a_sentence(text):
+    with pytest.raises(ValueError, match=r"^the json can't be read \("):
+        decode_meta(memoryview(text))

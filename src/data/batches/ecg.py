@@ -27,14 +27,14 @@ class ECGBatch:
 
     def __init__(self, config: ECGTransformConfig, preprocessing: Preprocessing, seed: int) -> None:
         self._lengths, self._seed = config.lengths or (preprocessing.length,), seed
-        self._transform = ECGTransform(config, preprocessing)
+        self._transform = ECGTransform(config, preprocessing, finite=True)  # a shard's samples are, or are broken
 
     def __call__(self, step: int, samples: Sequence[Mapping[str, Any]], streams: Streams) -> dict[str, Tensor]:
         """A batch.
 
         Raises:
-            ValueError: a record has other leads, is not finite, or is shorter than T where data.transform.short is
-                refuse; it is named.
+            ValueError: a record has other leads, or is shorter than T where data.transform.short is refuse; it is
+                named.
         """
         length = self.length(step)
         ecg_BCT = self._transform(samples, streams.fork("transform"), length)
