@@ -112,7 +112,8 @@ class HandOver:
 
     def give_back(self) -> None:
         """The memory of slots that this worker has not filled since the last time: a rank was slow once, say."""
-        for slot in [slot for slot in self._sizes if slot not in self._used and not self._taken[slot]]:
+        used = self._used | {self._slot}  # a batch that is made already, and is to be packed yet, lies there
+        for slot in [slot for slot in self._sizes if slot not in used and not self._taken[slot]]:
             size = -(-self._sizes.pop(slot) // mmap.PAGESIZE) * mmap.PAGESIZE
             self._memory.madvise(mmap.MADV_REMOVE, slot * ROOM, size)
         self._used.clear()

@@ -202,3 +202,19 @@ def test_memory_of_slots_that_are_used_no_more_is_given_back():
         assert hand_over.pack({"x": torch.ones(9), "y": torch.ones(1_000_000)}).open()["y"].sum() == 1e6
     finally:
         set_allocator(lambda shape, dtype: None)
+
+
+def test_memory_of_a_batch_that_is_to_be_packed_is_not_given_back():
+    """Its slot has memory of another batch, long ago, and was not filled since the memory was last given back."""
+    hand_over = HandOver(1)
+    hand_over.fill(0)
+    try:
+        kept = [hand_over.pack({"x": torch.full((9000,), float(n))}).open()["x"] for n in range(2)]
+        hand_over.give_back()
+        del kept[1]
+        made = empty((9000,))
+        made[:] = 7.0
+        hand_over.give_back()
+        assert hand_over.pack({"x": torch.from_numpy(made)}).open()["x"].unique().tolist() == [7.0]
+    finally:
+        set_allocator(lambda shape, dtype: None)
