@@ -91,12 +91,12 @@ class HandOver:
         head = _pickled(batch, buffers)
         places = [place for buffer in buffers if (place := self._placed(buffer.raw()))]
         slot, self._slot = self._slot, None
-        if len(places) < len(buffers):
-            return Handed(self.number, _pickled(batch, None), None, ())
         if slot is not None:
-            self._taken[slot] = 1
-            self._used.add(slot)
             self._sizes[slot] = max(self._sizes.get(slot, 0), self._end)
+        if slot is None or not places or len(places) < len(buffers):
+            return Handed(self.number, _pickled(batch, None), None, ())
+        self._taken[slot] = 1
+        self._used.add(slot)
         return Handed(self.number, head, slot, places)
 
     def _placed(self, buffer: memoryview) -> tuple[int, int] | None:

@@ -174,6 +174,36 @@ def test_what_is_made_in_its_slot_is_not_copied():
         del found
 
 
+def test_what_is_made_in_a_slot_may_not_be_handed_over():
+    """It became something that numpy has not, or no array at all; the slot is free for the next batch."""
+
+    def batch():
+        made = empty((3,))
+        made[:] = 2.0
+        return {"x": torch.from_numpy(made).bfloat16(), "list": made.tolist()}
+
+    hand_over = HandOver(1)
+    for _ in range(SLOTS + 1):
+        found = handed(hand_over, batch)
+        assert found["x"].tolist() == found["list"] == [2.0] * 3 and found["x"].dtype == torch.bfloat16
+    assert handed(hand_over, {"x": torch.ones(9)})["x"].data_ptr() == hand_over._address
+
+
+def test_memory_of_a_batch_that_had_no_room_is_given_back(monkeypatch):
+    monkeypatch.setattr("src.data.hand_over.ROOM", 16 * mmap.PAGESIZE)
+    hand_over = HandOver(1)
+    hand_over.fill(0)
+    try:
+        before = shared()
+        large = {"x": torch.ones(15 * mmap.PAGESIZE, dtype=torch.uint8), "y": torch.ones(mmap.PAGESIZE)}
+        assert hand_over.pack(large).open()["x"].sum() == 15 * mmap.PAGESIZE
+        assert shared() - before == 15 * mmap.PAGESIZE
+        hand_over.give_back()
+        assert shared() == before
+    finally:
+        set_allocator(lambda shape, dtype: None)
+
+
 def test_a_worker_makes_its_batches_in_slots_and_its_rank_does_not():
     assert empty((2, 3)).base is None
     hand_over = HandOver(1)
