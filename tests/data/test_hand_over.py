@@ -4,6 +4,7 @@ import gc
 import mmap
 import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -128,6 +129,27 @@ def test_a_batch_larger_than_a_slot_comes_through_the_queue(monkeypatch):
     small, large = (torch.arange(size, dtype=torch.uint8) for size in (16 * mmap.PAGESIZE, 16 * mmap.PAGESIZE + 1))
     assert_close(handed(hand_over, {"x": small})["x"], small)
     assert_close(handed(hand_over, {"x": large})["x"], large)
+
+
+def _limited(sender, addresses):
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, resource.RLIM_INFINITY))
+    try:
+        found = handed(HandOver(2), {"x": torch.ones(1000)})["x"].sum().item()
+    except ValueError as error:
+        found = str(error)
+    sender.send(found)
+
+
+@pytest.mark.parametrize(("more", "found"), [(12 << 30, 1000.0), (600 << 20, 1000.0), (300 << 20, "ulimit -v")])
+def test_addresses_may_be_limited(more, found):
+    """Slots of 4 GiB would take 128 GiB for two workers, those of 256 MiB 8 GiB, and those of 16 MiB 512 MiB."""
+    taken = mmap.PAGESIZE * int(Path("/proc/self/statm").read_text().split()[0])
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_limited, args=(sender, taken + more))
+    process.start()
+    told = receiver.recv()
+    process.join()
+    assert told == found or (isinstance(found, str) and found in told)
 
 
 def test_memory_is_taken_for_what_batches_fill():
