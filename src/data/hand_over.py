@@ -35,6 +35,15 @@ LESS = 16
 ALIGNED = 64
 """Bytes; of a line of the processor's cache."""
 
+WITHOUT_NUMPY = {
+    torch.bfloat16: torch.int16,
+    torch.float8_e4m3fn: torch.uint8,
+    torch.float8_e4m3fnuz: torch.uint8,
+    torch.float8_e5m2: torch.uint8,
+    torch.float8_e5m2fnuz: torch.uint8,
+}
+"""Types that numpy has not, and those whose bits they are handed over as."""
+
 
 class HandOver:
     """Slots for the batches of each worker, made by their rank before they are forked."""
@@ -177,13 +186,19 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not Tensor or value.requires_grad:
             return NotImplemented
+        if value.dtype in WITHOUT_NUMPY and value.layout is torch.strided and value.device.type == "cpu":
+            return _of_bits, (value.view(WITHOUT_NUMPY[value.dtype]), value.dtype)
         try:
             array = value.numpy()
-        except (TypeError, RuntimeError):  # a type that numpy has not, such as bfloat16; not strided
+        except (TypeError, RuntimeError):  # not strided, or of another type that numpy has not
             return NotImplemented
         if not (array.flags.c_contiguous or array.flags.f_contiguous):
             array = np.ascontiguousarray(array)
         return torch.from_numpy, (array,)
+
+
+def _of_bits(bits: Tensor, kind: torch.dtype) -> Tensor:
+    return bits.view(kind)
 
 
 def _pickled(batch: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
