@@ -7,6 +7,7 @@ of a further thread: 1.9 ms for a batch of 64 beats and 15 ms for two CT volumes
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -29,8 +30,19 @@ SLOTS = 16
 """Batches of a worker that can be with their rank at a time; further ones go through the queue, which is slow."""
 ROOM = 1 << 32
 """Bytes of a slot at most. They are addresses: memory is taken for what a batch fills, and for the slots in use."""
+LESS = 16
+"""By which a slot has fewer bytes where there are not as many addresses: 256 MiB, else 16."""
 ALIGNED = 64
 """Bytes; of a line of the processor's cache."""
+
+WITHOUT_NUMPY = {
+    torch.bfloat16: torch.int16,
+    torch.float8_e4m3fn: torch.uint8,
+    torch.float8_e4m3fnuz: torch.uint8,
+    torch.float8_e5m2: torch.uint8,
+    torch.float8_e5m2fnuz: torch.uint8,
+}
+"""Types that numpy has not, and those whose bits they are handed over as."""
 
 
 class HandOver:
@@ -45,13 +57,7 @@ class HandOver:
         self._here[self.number] = self
         self._taken = mmap.mmap(-1, workers * SLOTS)
         """A byte for each slot: 1 from when its worker fills it until nothing of its batch is in use any more."""
-        size = workers * SLOTS * ROOM
-        file = os.memfd_create("batches")
-        try:
-            os.truncate(file, size)
-            self._memory = mmap.mmap(file, size)
-        finally:
-            os.close(file)
+        self._memory, self._room = _shared(workers * SLOTS)
         self._address = _address(self._memory)
         self._slots = range(0)
         """Of this worker."""
@@ -80,10 +86,10 @@ class HandOver:
             found = self._taken.find(b"\0", self._slots.start, self._slots.stop)  # the first: few are ever touched
             self._slot, self._end = None if found < 0 else found, 0
         start = -(-self._end // ALIGNED) * ALIGNED
-        if self._slot is None or start + size > ROOM:
+        if self._slot is None or start + size > self._room:
             return None
         self._end = start + size
-        return self._slot * ROOM + start
+        return self._slot * self._room + start
 
     def pack(self, batch: Any) -> Handed:
         """The message of a worker that stands for a batch; arrays and tensors that are in no slot are copied there."""
@@ -91,18 +97,18 @@ class HandOver:
         head = _pickled(batch, buffers)
         places = [place for buffer in buffers if (place := self._placed(buffer.raw()))]
         slot, self._slot = self._slot, None
-        if len(places) < len(buffers):
-            return Handed(self.number, _pickled(batch, None), None, ())
         if slot is not None:
-            self._taken[slot] = 1
-            self._used.add(slot)
             self._sizes[slot] = max(self._sizes.get(slot, 0), self._end)
+        if slot is None or not places or len(places) < len(buffers):
+            return Handed(self.number, _pickled(batch, None), None, ())
+        self._taken[slot] = 1
+        self._used.add(slot)
         return Handed(self.number, head, slot, places)
 
     def _placed(self, buffer: memoryview) -> tuple[int, int] | None:
         """Where in the memory an array's bytes are, which are copied there if need be."""
         start = _address(buffer) - self._address
-        if self._slot is None or not 0 <= start - self._slot * ROOM <= self._end - buffer.nbytes:
+        if self._slot is None or not 0 <= start - self._slot * self._room <= self._end - buffer.nbytes:
             place = self._place(buffer.nbytes)
             if place is None:
                 return None
@@ -112,14 +118,15 @@ class HandOver:
 
     def give_back(self) -> None:
         """The memory of slots that this worker has not filled since the last time: a rank was slow once, say."""
-        for slot in [slot for slot in self._sizes if slot not in self._used and not self._taken[slot]]:
+        used = self._used | {self._slot}  # a batch that is made already, and is to be packed yet, lies there
+        for slot in [slot for slot in self._sizes if slot not in used and not self._taken[slot]]:
             size = -(-self._sizes.pop(slot) // mmap.PAGESIZE) * mmap.PAGESIZE
-            self._memory.madvise(mmap.MADV_REMOVE, slot * ROOM, size)
+            self._memory.madvise(mmap.MADV_REMOVE, slot * self._room, size)
         self._used.clear()
 
     def opened(self, head: bytes, slot: int, places: Sequence[tuple[int, int]]) -> Any:
         """The batch of a slot, whose worker has the slot back when the last array of the batch is dropped."""
-        first = slot * ROOM
+        first = slot * self._room
         held = np.frombuffer(self._memory, np.uint8, max(stop for _, stop in places) - first, first)
         weakref.finalize(held, self._release, slot, os.getpid()).atexit = False
         buffers = [held.data[start - first : stop - first] for start, stop in places]
@@ -147,6 +154,28 @@ class Handed:
         return pin_memory(self.open())
 
 
+def _shared(slots: int) -> tuple[mmap.mmap, int]:
+    """Memory of slots, and the bytes of each: fewer where addresses or files are limited (ulimit -v, -f).
+
+    Raises:
+        ValueError: they are limited to less than that.
+    """
+    for room in (ROOM, ROOM // LESS, ROOM // LESS**2):
+        file = os.memfd_create("batches")
+        try:
+            os.truncate(file, slots * room)
+            return mmap.mmap(file, slots * room), room
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.EFBIG):
+                raise
+        finally:
+            os.close(file)
+    raise ValueError(
+        f"the {slots // SLOTS} loader workers of a rank get no {slots * room / 1e9:.2g} GB of addresses for their"
+        " batches: raise `ulimit -v` and `ulimit -f` or lower data.workers"
+    )
+
+
 def _address(buffer: mmap.mmap | memoryview) -> int:
     return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
 
@@ -157,13 +186,19 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not Tensor or value.requires_grad:
             return NotImplemented
+        if value.dtype in WITHOUT_NUMPY and value.layout is torch.strided and value.device.type == "cpu":
+            return _of_bits, (value.view(WITHOUT_NUMPY[value.dtype]), value.dtype)
         try:
             array = value.numpy()
-        except (TypeError, RuntimeError):  # a type that numpy has not, such as bfloat16; not strided
+        except (TypeError, RuntimeError):  # not strided, or of another type that numpy has not
             return NotImplemented
         if not (array.flags.c_contiguous or array.flags.f_contiguous):
             array = np.ascontiguousarray(array)
         return torch.from_numpy, (array,)
+
+
+def _of_bits(bits: Tensor, kind: torch.dtype) -> Tensor:
+    return bits.view(kind)
 
 
 def _pickled(batch: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:

@@ -4,6 +4,7 @@ import gc
 import mmap
 import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def handed(hand_over, batch, worker=0):
 BATCHES = {
     "tensors": {"ecg": torch.randn(4, 2, 30), "keep": torch.arange(120).reshape(4, 30) % 3 == 0},
     "types": {str(kind): torch.arange(24).reshape(2, 3, 4).to(kind) for kind in (torch.uint8, torch.int64, torch.half)},
-    "bfloat16, which numpy has not": {"x": torch.randn(3, 5).bfloat16()},
+    "bfloat16, which numpy has not": {"x": torch.randn(3, 5).bfloat16(), "one": torch.tensor(2.5).bfloat16()},
+    "8 bits, turned round": {"x": torch.randn(3, 5).to(torch.float8_e4m3fn).T, "y": torch.ones(9).bfloat16()[::2]},
+    "sparse": {"x": torch.eye(3).bfloat16().to_sparse()},
     "a number, nothing, one element": {"a": torch.tensor(3.5), "b": torch.empty(0, 4), "c": torch.ones(1)},
     "turned round": {"a": torch.randn(3, 4, 5).permute(2, 0, 1), "b": torch.randn(3, 4).T, "c": torch.randn(9)[::2]},
     "images, channels last": {"image": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)},
@@ -130,6 +133,27 @@ def test_a_batch_larger_than_a_slot_comes_through_the_queue(monkeypatch):
     assert_close(handed(hand_over, {"x": large})["x"], large)
 
 
+def _limited(sender, addresses):
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, resource.RLIM_INFINITY))
+    try:
+        found = handed(HandOver(2), {"x": torch.ones(1000)})["x"].sum().item()
+    except ValueError as error:
+        found = str(error)
+    sender.send(found)
+
+
+@pytest.mark.parametrize(("more", "found"), [(12 << 30, 1000.0), (600 << 20, 1000.0), (300 << 20, "ulimit -v")])
+def test_addresses_may_be_limited(more, found):
+    """Slots of 4 GiB would take 128 GiB for two workers, those of 256 MiB 8 GiB, and those of 16 MiB 512 MiB."""
+    taken = mmap.PAGESIZE * int(Path("/proc/self/statm").read_text().split()[0])
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_limited, args=(sender, taken + more))
+    process.start()
+    told = receiver.recv()
+    process.join()
+    assert told == found or (isinstance(found, str) and found in told)
+
+
 def test_memory_is_taken_for_what_batches_fill():
     hand_over = HandOver(8)
     for _ in range(10):
@@ -174,6 +198,41 @@ def test_what_is_made_in_its_slot_is_not_copied():
         del found
 
 
+def test_what_is_made_in_a_slot_may_not_be_handed_over():
+    """It is no array any more; the slot is free for the next batch."""
+
+    def batch():
+        made = empty((3,))
+        made[:] = 2.0
+        return {"list": made.tolist()}
+
+    hand_over = HandOver(1)
+    for _ in range(SLOTS + 1):
+        assert handed(hand_over, batch) == {"list": [2.0] * 3}
+    assert handed(hand_over, {"x": torch.ones(9)})["x"].data_ptr() == hand_over._address
+
+
+def test_what_numpy_has_not_is_handed_over_in_a_slot():
+    hand_over = HandOver(1)
+    found = handed(hand_over, {"x": torch.arange(9).bfloat16()})["x"]
+    assert found.data_ptr() == hand_over._address and found.tolist() == list(range(9))
+
+
+def test_memory_of_a_batch_that_had_no_room_is_given_back(monkeypatch):
+    monkeypatch.setattr("src.data.hand_over.ROOM", 16 * mmap.PAGESIZE)
+    hand_over = HandOver(1)
+    hand_over.fill(0)
+    try:
+        before = shared()
+        large = {"x": torch.ones(15 * mmap.PAGESIZE, dtype=torch.uint8), "y": torch.ones(mmap.PAGESIZE)}
+        assert hand_over.pack(large).open()["x"].sum() == 15 * mmap.PAGESIZE
+        assert shared() - before == 15 * mmap.PAGESIZE
+        hand_over.give_back()
+        assert shared() == before
+    finally:
+        set_allocator(lambda shape, dtype: None)
+
+
 def test_a_worker_makes_its_batches_in_slots_and_its_rank_does_not():
     assert empty((2, 3)).base is None
     hand_over = HandOver(1)
@@ -200,5 +259,21 @@ def test_memory_of_slots_that_are_used_no_more_is_given_back():
         hand_over.give_back()
         assert shared() == 2 * 4_001_792 and last.sum() == 7e6
         assert hand_over.pack({"x": torch.ones(9), "y": torch.ones(1_000_000)}).open()["y"].sum() == 1e6
+    finally:
+        set_allocator(lambda shape, dtype: None)
+
+
+def test_memory_of_a_batch_that_is_to_be_packed_is_not_given_back():
+    """Its slot has memory of another batch, long ago, and was not filled since the memory was last given back."""
+    hand_over = HandOver(1)
+    hand_over.fill(0)
+    try:
+        kept = [hand_over.pack({"x": torch.full((9000,), float(n))}).open()["x"] for n in range(2)]
+        hand_over.give_back()
+        del kept[1]
+        made = empty((9000,))
+        made[:] = 7.0
+        hand_over.give_back()
+        assert hand_over.pack({"x": torch.from_numpy(made)}).open()["x"].unique().tolist() == [7.0]
     finally:
         set_allocator(lambda shape, dtype: None)
