@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.config.data import DataConfig
 from src.data.index import open_table, table_path
@@ -62,6 +62,21 @@ class Ours:
             yield batch
 
 
+class Draws:
+    """Streams for the batches of loaders that have none: those of an epoch of ours, so that all draw the same crops."""
+
+    def __init__(self, samples: int, batch: int) -> None:
+        streams = Streams.of_samples(SEED, np.zeros(samples, np.int64), np.arange(samples))
+        self._batches = [streams[start : start + batch] for start in range(0, samples - batch + 1, batch)]
+        self._made = count()
+
+    def next(self) -> Streams:
+        """Of this process's next batch; workers take turns."""
+        worker = get_worker_info()
+        number = next(self._made) if worker is None else next(self._made) * worker.num_workers + worker.id
+        return self._batches[number % len(self._batches)]
+
+
 class Sequential:
     """The bytes of the tars from the first to the last, and nothing done with them; a batch is a mebibyte."""
 
@@ -80,7 +95,7 @@ class Bare:
 
     def __init__(self, shards: Shards, whole: Whole, batch: int) -> None:
         self._whole, self._batch, self._modality = whole, batch, shards.index.modality
-        self._streams = streams_of(batch)
+        self._draws = Draws(len(shards), batch)
         self._tars = tars_of(shards)
         places = [
             _Place(number, row.start, row.size, row.key.decode(), row.meta, list(_present(fields, row)))
@@ -97,7 +112,7 @@ class Bare:
         try:
             for start in range(0, len(self._places) - self._batch + 1, self._batch):
                 samples = [self._read(files, place) for place in self._places[start : start + self._batch]]
-                yield self._whole(0, samples, self._streams)
+                yield self._whole(0, samples, self._draws.next())
         finally:
             for file in files:
                 os.close(file)
@@ -133,7 +148,7 @@ class WebDataset:
         self._tars = [str(tar) for tar in tars_of(shards)]
         self._buffer = max(batch, min(1000, SHUFFLED_BYTES * len(shards) // shards.index.bytes()))
         self._modality, self._whole, self._batch, self._workers = shards.index.modality, whole, batch, workers
-        self._streams, self._epochs = streams_of(batch), count()
+        self._draws, self._epochs = Draws(len(shards), batch), count()
 
     def __iter__(self) -> Iterator[Any]:
         import webdataset as wds
@@ -154,7 +169,7 @@ class WebDataset:
         return decoded(self._modality, sample["__key__"], members, memoryview(sample[META_FIELD]))
 
     def _collated(self, samples: Sequence[Any]) -> Any:
-        return self._whole(0, samples, self._streams)
+        return self._whole(0, samples, self._draws.next())
 
 
 class Files(Dataset[Any]):
@@ -162,12 +177,13 @@ class Files(Dataset[Any]):
 
     def __init__(self, folder: Path, modality: str, whole: Whole, batch: int, workers: int) -> None:
         self._modality, self._whole, self._batch, self._workers = modality, whole, batch, workers
-        self._folder, self._streams = folder, streams_of(batch)
+        self._folder = folder
         members: dict[str, list[str]] = {}
         for path in sorted(folder.iterdir()):
             key, _, field = path.name.partition(".")
             members.setdefault(key, []).append(field)
         self._records = [(key, MODALITIES[modality].fields(fields)) for key, fields in members.items()]
+        self._draws = Draws(len(self._records), batch)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -195,7 +211,7 @@ class Files(Dataset[Any]):
         )
 
     def _collated(self, samples: Sequence[Any]) -> Any:
-        return self._whole(0, samples, self._streams)
+        return self._whole(0, samples, self._draws.next())
 
 
 def tars_of(shards: Shards) -> list[Path]:
@@ -209,8 +225,3 @@ def unpacked(tars: Sequence[Path], folder: Path) -> Path:
         with tarfile.open(tar) as archive:
             archive.extractall(folder, filter="data")
     return folder
-
-
-def streams_of(batch: int) -> Streams:
-    """Streams for a batch, the same for each: others than ours draw as much, and always the same."""
-    return Streams.of_samples(SEED, np.zeros(batch, np.int64), np.arange(batch))

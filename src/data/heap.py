@@ -1,12 +1,11 @@
 """Memory of a process that makes batches: what they are made in stays with it, and is trimmed now and then.
 
 glibc returns the end of the heap, and what is large, to the kernel each time it is freed. The next batch then faults
-in every page of it anew, which the kernel has to clear: a third of the time of a batch of images (27 ms instead of 18,
-1,240 faults). So a process keeps what it has, up to the largest array that the heap takes.
+in every page of it anew, which the kernel has to clear, up to a third of the time of a batch of images. So a process
+keeps what it has, up to the largest array that the heap takes.
 
-Arrays of a clip, freed in another order than they were made in, leave such a heap full of holes: of two workers that
-decode videos one grew from 88 to 131 MB in 570 clips, where with a heap that is trimmed every 16 batches both end at
-77.
+Arrays of a clip, freed in another order than they were made in, leave such a heap full of holes: a worker that decodes
+videos would grow by half in some hundred clips were its heap not trimmed now and then (`tools.benchmark memory`).
 """
 
 from __future__ import annotations

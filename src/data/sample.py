@@ -163,7 +163,7 @@ def decode_text(text: memoryview) -> str:
 
 
 def decode_meta(text: memoryview) -> dict[str, Any]:
-    """The json member as a dict; by pydantic's parser, 1.4 us for 4.3, which refuses lone surrogates."""
+    """The json member as a dict; by pydantic's parser, faster than json's, which refuses lone surrogates."""
     try:
         meta = from_json(bytes(text), cache_strings="keys")
     except ValueError:

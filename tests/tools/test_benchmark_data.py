@@ -62,6 +62,24 @@ def test_a_pass_is_an_epoch_of_the_same_ecgs_in_another_order(shards, folder, na
     assert seen != in_order
 
 
+class Drawn:
+    """A batch that tells what its transforms would draw from."""
+
+    def __call__(self, step, samples, streams):
+        return {"drawn": torch.from_numpy(streams.keys_B.astype(np.int64))}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_loaders_draw_the_same_crops_in_an_epoch(shards, folder, workers):
+    def drawn(loader):
+        return sorted(key for batch in loader for key in batch["drawn"].tolist())
+
+    ours = drawn(Ours(shards, Whole(Drawn()), BATCH, 0))
+    others = [Files(folder, "ecg", Whole(Drawn()), BATCH, workers), Bare(shards, Whole(Drawn()), BATCH)]
+    assert len(set(ours)) == len(ours) == len(shards)
+    assert all(drawn(other) == ours for other in (*others, WebDataset(shards, Whole(Drawn()), BATCH, 0)))
+
+
 def test_reading_is_of_every_byte(shards):
     assert sum(Sequential(tars_of(shards))) == sum(tar.stat().st_size for tar in tars_of(shards))
 
