@@ -19,7 +19,7 @@ from zlib import crc32
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from src.cluster.ends import FAILED, FINISHED, HUNG, STOPPED, known_ends, leave_word, verdict
+from src.cluster.ends import FAILED, known_ends, leave_word, verdict
 from src.cluster.requeue import Ended, ended_attempts, newest_step, record, refusal, requeue
 from src.distributed.processes import STOPS, block_stops
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
@@ -104,8 +104,8 @@ class Task:
             preexec_fn=block_stops,
         )
         ranks.append(rank)
-        for number in received:  # before there was a rank; twice does no harm
-            rank.send_signal(number)
+        for earlier in received:  # before there was a rank; twice does no harm
+            rank.send_signal(earlier)
         look, bad_since, state = 0.0, None, words.stat().st_mtime_ns
         while rank.poll() is None:
             time.sleep(POLL_SECONDS)
