@@ -82,7 +82,6 @@ def _become_rank(environment: Environment) -> None:
     own = {
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(nodes[int(environment["SLURM_NODEID"])]),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would advise to switch off what the engine needs
     }
     for name, value in own.items():
         environment.setdefault(name, value)
