@@ -32,7 +32,7 @@ from tests.commands import ROOT, environment, kill_tree, wait_until
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 NODES, CPUS, GPUS = 4, 8, 2
 INSTALL_SECONDS, START_SECONDS, CLIENT_SECONDS = 240, 30, 30
-PORTS = range(17008, 31984, 16)  # below the ports that the kernel hands out
+PORTS = range(17008, 19984, 16)  # below those that the kernel hands out, and those that ranks meet at
 HOSTS = Path("/etc/hosts")
 MARK = "# tests/slurm {end} {port} {conf}"
 LOST = {"COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY", "DEADLINE"}
@@ -40,6 +40,7 @@ LOST = {"COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY", "DEADLINE"}
 
 CONFIGURATION = """\
 ClusterName=tests
+FirstJobId={port}00
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 SlurmUser=root
@@ -210,12 +211,12 @@ class Cluster:
         self._daemons[node].wait()
 
     def wait_for_nodes(self, state: str, nodes: Sequence[str], seconds: float = START_SECONDS) -> None:
-        """Poll until all of some nodes are in a state of sinfo's (idle, down, ...)."""
+        """Poll until all of some nodes are in a state of sinfo's (idle, down*, ...)."""
 
         def reached() -> bool:
             lines = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T").splitlines()
             found = dict(line.split() for line in lines)
-            return all(found[node].rstrip("*") == state for node in nodes)
+            return all(found[node] == state for node in nodes)
 
         wait_until(reached, seconds, f"nodes {state}")
 

@@ -36,13 +36,13 @@ def test_what_a_killed_test_process_leaves_is_removed_by_the_next(cluster, tmp_p
     code = (
         "import sys; from pathlib import Path; from tests.slurm.cluster import Cluster\n"
         "with Cluster(Path(sys.argv[1])) as cluster:\n"
-        "    print(cluster.run('sbatch', '--parsable', '--output=/dev/null', '--wrap', 'srun sleep 1000').strip())\n"
-        "    cluster.wait_for('1', 'RUNNING', 20); print('running', flush=True); sys.stdin.read()\n"
+        "    cluster.run('sbatch', '--parsable', '--output=/dev/null', '--wrap', 'srun sleep 1000')\n"
+        "    cluster.wait_for(cluster.queue()[0], 'RUNNING', 20); print('running', flush=True); sys.stdin.read()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout.read(len("1\nrunning")) == "1\nrunning"
+    assert process.stdout.read(len("running")) == "running"
     process.kill()
     process.communicate()
     conf = tmp_path / "slurm.conf"
