@@ -1,10 +1,14 @@
 """One cluster for all tests of a test process."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 
 from tests.slurm.cluster import Cluster, reason_to_skip
+from tests.slurm.jobs import words
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +18,23 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         pytest.skip(reason)
     with Cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Path:
+    """Where the runs of a test process make their ECGs, or find them."""
+    return tmp_path_factory.mktemp("shards") / "debug"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster, shards, tmp_path_factory) -> Callable[[int], Path]:
+    """The folder of a run of so many ranks that main.py has trained on this machine."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    @cache
+    def run(ranks: int) -> Path:
+        devices = ["--devices", *["cpu"] * ranks]
+        cluster.run(sys.executable, "main.py", *words(folder / str(ranks), shards), *devices, timeout=120)
+        return folder / str(ranks)
+
+    return run
