@@ -54,7 +54,9 @@ def starts(folder: Path) -> list[int]:
 
 def health(folder: Path) -> list[dict[str, Any]]:
     """The records of health.jsonl without their times."""
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in lines(folder / "health.jsonl")]
+    return [
+        {key: value for key, value in record.items() if key != "seconds"} for record in lines(folder / "health.jsonl")
+    ]
 
 
 def same_run(folder: Path, reference: Path) -> None:
