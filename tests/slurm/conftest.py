@@ -27,14 +27,15 @@ def shards(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster, shards, tmp_path_factory) -> Callable[[int], Path]:
-    """The folder of a run of so many ranks that main.py has trained on this machine."""
+def undisturbed(cluster, shards, tmp_path_factory) -> Callable[..., Path]:
+    """The folder of a run of so many ranks, with some settings, that main.py has trained on this machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     @cache
-    def run(ranks: int) -> Path:
+    def run(ranks: int, *settings: str) -> Path:
+        own = folder / "-".join([str(ranks), *settings])
         devices = ["--devices", *["cpu"] * ranks]
-        cluster.run(sys.executable, "main.py", *words(folder / str(ranks), shards), *devices, timeout=120)
-        return folder / str(ranks)
+        cluster.run(sys.executable, "main.py", *words(own, shards, *settings), *devices, timeout=240)
+        return own
 
     return run
