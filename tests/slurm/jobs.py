@@ -36,9 +36,9 @@ def submit(cluster: Cluster, run: list[str], logs: Path, *flags: str, nodes: int
 def submit_all(cluster: Cluster, run: list[str], logs: Path, *flags: str) -> list[str]:
     """Submit with main_distributed.py; returns the numbers of what it says it has submitted."""
     out = cluster.run(sys.executable, "main_distributed.py", *run, "--folder", str(logs), *flags, timeout=60)
-    jobs = re.findall(r"\b(?:job|array task) (\d{7}(?:_\d+)?)\b", out)
+    jobs = re.findall(r"^  (\d+(?:_\d+)?) +\S", out, flags=re.MULTILINE)
     assert jobs, out
-    return list(dict.fromkeys(jobs))
+    return jobs
 
 
 def wait_for_steps(cluster: Cluster, job: str, folder: Path, count: int, seconds: float = START_SECONDS) -> None:
