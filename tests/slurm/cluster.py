@@ -108,6 +108,7 @@ class Member:
     node: str
     rank: int
     restart: int
+    command: str
 
 
 class Cluster:
@@ -264,11 +265,11 @@ class Cluster:
             time.sleep(0.2)
         return state
 
-    def logs(self, job: str) -> str:
+    def logs(self, job: str, lines: int = 40) -> str:
         """The ends of what a job wrote beside its standard error, for the message of a test that fails."""
         folder = Path(self.show(job).get("StdErr", "/dev/null")).parent
         paths = sorted(path for path in folder.glob(f"*{job}*") if path.suffix in (".out", ".err", ".log"))
-        return "\n".join(f"== {path}\n" + "\n".join(path.read_text().splitlines()[-30:]) for path in paths)
+        return "\n".join(f"== {path}\n" + "\n".join(path.read_text().splitlines()[-lines:]) for path in paths)
 
     def scancel(self, job: str, *words: str) -> None:
         """Cancel a job, or with --signal send one."""
@@ -285,10 +286,13 @@ class Cluster:
         for process, variables in processes(self.conf):
             if variables.get("SLURM_JOB_ID") == number and "SLURMD_NODENAME" in variables:
                 kind = kind_of(process)
-                if kind and (not kinds or kind in kinds):
+                if not kind or kind not in (kinds or [kind]):
+                    continue
+                with suppress(psutil.NoSuchProcess):
                     rank = int(variables.get("SLURM_PROCID", 0))
                     restart = int(variables.get("SLURM_RESTART_COUNT", 0))
-                    found.append(Member(process, kind, variables["SLURMD_NODENAME"], rank, restart))
+                    node, command = variables["SLURMD_NODENAME"], " ".join(process.cmdline())
+                    found.append(Member(process, kind, node, rank, restart, command))
         return sorted(found, key=lambda member: (member.rank, member.process.pid))
 
 

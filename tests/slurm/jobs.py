@@ -19,7 +19,7 @@ SETTINGS = [
     f"checkpoint.every={EVERY}",
     "logging.every=1",
 ]
-START_SECONDS, END_SECONDS = 60, 120
+START_SECONDS, END_SECONDS = 120, 240
 
 
 def words(folder: Path, shards: Path, *settings: str) -> list[str]:

@@ -6,7 +6,7 @@ import yaml
 from tests.slurm.jobs import END_SECONDS, submit_all
 from tools.parity import DEBUG, ENGINES, discrepancies, settings_of, train
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

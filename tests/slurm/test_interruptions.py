@@ -8,7 +8,7 @@ import pytest
 from tests.commands import alive, logged, wait_until
 from tests.slurm.jobs import END_SECONDS, EVERY, STEPS, same_run, starts, stops, submit, wait_for_steps, words
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 LONG = 3000
 """Steps of a run that outlasts two time limits."""
 

@@ -10,7 +10,7 @@ import pytest
 from src.run.launch import STOPS
 from tests.slurm.jobs import END_SECONDS, same_run, starts, stops, submit, words
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 KINDS = ["task", "rank", "worker"]
 FLAGS = ["--partition", "main", "--retries", "100"]
 LONGEST = 6.0
@@ -49,7 +49,6 @@ def survive(cluster, shards, reference, folder, chance, count):
     return len(sent)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", [10, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_signals_at_random_moments_at_random_processes(cluster, undisturbed, shards, tmp_path, count):
     chance, runs = random.Random(count), 0

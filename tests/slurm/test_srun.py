@@ -8,7 +8,7 @@ import pytest
 from src.distributed.slurm import hosts
 from tests.slurm.jobs import same_run, words
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 STEPS = 40
 SHORT = f"optimization.steps={STEPS}"
 
