@@ -8,8 +8,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from src.run.failure import first_failure, hung_ranks
-from src.run.launch import STOPS
+from src.distributed.processes import STOPS
+from src.run.failure import describe_hang, first_failure, hung_ranks
 
 FINISHED, STOPPED, HUNG, FAILED = "finished", "stopped", "hung", "failed"
 
@@ -55,7 +55,7 @@ def verdict(folder: Path) -> tuple[str, str]:
     if failure is not None and failure.by_user:
         return FAILED, failure.message
     if hung := hung_ranks(folder):
-        return HUNG, f"no step within engine.timeout on rank {', '.join(map(str, sorted(hung)))}"
+        return HUNG, describe_hang(hung)
     if not bad:
         return FINISHED, ""
     if bad[0].stop is not None:

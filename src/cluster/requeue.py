@@ -64,9 +64,9 @@ def record(submission: Path, ended: Ended, retries: int) -> None:
     vain = sum(other.in_vain for other in ended_attempts(submission, ended.job))
     if ended.in_vain and vain > retries:
         raise ValueError(
-            f"job {ended.job} has hung or ended without a new step {vain} times (the last time: {ended.why}), more often"
-            f" than --retries {retries} allows, and is not put into the queue again: look for the cause in its logs, and"
-            f" submit it again with {submission / 'submit.sh'}"
+            f"job {ended.job} has hung or ended without a new step {vain} times (the last time: {ended.why}), more"
+            f" often than --retries {retries} allows, and is not put into the queue again: look for the cause in its"
+            f" logs, and submit it again with {submission / 'submit.sh'}"
         )
 
 

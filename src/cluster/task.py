@@ -19,12 +19,12 @@ from zlib import crc32
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from src.cluster.ends import FAILED, FINISHED, HUNG, STOPPED, known_ends, leave_word, verdict
+from src.cluster.ends import FAILED, known_ends, leave_word, verdict
 from src.cluster.requeue import Ended, ended_attempts, newest_step, record, refusal, requeue
-from src.distributed.processes import block_stops
+from src.distributed.processes import STOPS, block_stops
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
 from src.run.failure import hung_ranks, own_failure
-from src.run.launch import HANG_SECONDS, STOPS
+from src.run.launch import HANG_SECONDS
 
 ECHO_SECONDS = HANG_SECONDS + 5.0
 """So long a rank may go on when another one has ended badly: what it waits for in a collective may never come."""
@@ -104,8 +104,8 @@ class Task:
             preexec_fn=block_stops,
         )
         ranks.append(rank)
-        for number in received:  # before there was a rank; twice does no harm
-            rank.send_signal(number)
+        for earlier in received:  # before there was a rank; twice does no harm
+            rank.send_signal(earlier)
         look, bad_since, state = 0.0, None, words.stat().st_mtime_ns
         while rank.poll() is None:
             time.sleep(POLL_SECONDS)
@@ -165,9 +165,9 @@ def _tell(words: Path, rank: int, outcome: str, why: str) -> None:
     if rank:
         while not told.exists() and time.monotonic() < patience:
             time.sleep(POLL_SECONDS)
-    for number, stacks in sorted(hung_ranks(words).items()):
+    for number, stacks in hung_ranks(words).items():
         if rank in (0, number):
-            print(f"--- rank {number} has hung; its stacks: ---\n{stacks.rstrip()}", file=sys.stderr)
+            print(f"--- rank {number} ---\n{stacks.rstrip()}", file=sys.stderr)
     if outcome == FAILED:
         if (failure := own_failure(words, rank)) and not failure.by_user:
             print(failure.trace, end="", file=sys.stderr)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from src.cluster.ends import FAILED, FINISHED, HUNG, STOPPED, leave_word, verdict
+from src.run.failure import STACKS_HEADER
 
 
 def failure(folder, rank, message, by_user):
@@ -50,10 +51,11 @@ def test_a_mistake_of_the_user_is_the_cause_wherever_it_comes(tmp_path):
 def test_a_rank_that_hung_is_the_cause_of_connections_that_break(tmp_path):
     failure(tmp_path, 0, "Connection closed by peer", by_user=False)
     leave_word(tmp_path, 0, 1)
-    (tmp_path / "rank-1.stacks").write_text("Thread 0x1 (most recent call first):\n")
+    header = "in step 12: no sign of life for 3 s (engine.timeout)".ljust(STACKS_HEADER - 1) + "\n"
+    (tmp_path / "rank-1.stacks").write_text(header + "Thread 0x1 (most recent call first):\n")
     leave_word(tmp_path, 1, 1)
     outcome, why = verdict(tmp_path)
-    assert outcome == HUNG and "rank 1" in why
+    assert outcome == HUNG and "rank 1 in step 12" in why
 
 
 def test_an_error_is_told_with_its_rank(tmp_path):
