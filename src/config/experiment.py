@@ -121,3 +121,12 @@ class ExperimentConfig(RunConfig):
                     "holds out: name another split in one of them"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _who_waits_for_data_says_so(self) -> Self:
+        if self.data.timeout >= self.engine.timeout:
+            raise ValueError(
+                f"data.timeout {self.data.timeout:g} must be below engine.timeout {self.engine.timeout:g}, after which "
+                "a rank that waits for data would be ended before it can say so: lower the one or raise the other"
+            )
+        return self

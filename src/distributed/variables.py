@@ -11,3 +11,9 @@ LAUNCHER = "MEDSSL_LAUNCHER"
 
 FAILURES = "MEDSSL_FAILURES"
 """Folder in which a rank leaves word of why it ends."""
+
+JOB = "MEDSSL_JOB"
+"""The cluster's number of the job (12, of an array 12_3), where there is one."""
+
+RESTART = "MEDSSL_RESTART"
+"""How often the cluster has put this job back into its queue and started it again."""

@@ -39,6 +39,7 @@ from src.run.resume import find_checkpoint, initial_weights
 from src.run.run import Run
 from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
+from src.run.watchdog import Watchdog
 
 
 class TrainingRun(Run):
@@ -52,6 +53,7 @@ class TrainingRun(Run):
         self._parameters = (0, 0)
         self._clock = Clock()
         self._writer = BackgroundWriter(ranks)
+        self.watchdog = Watchdog(config.engine.timeout, ranks.rank)
 
     def engine(self, objective: nn.Module, loader: Loader, encoder: EncoderPart) -> Engine:
         """The engine that the config asks for around the objective, with schedules over the whole run.
@@ -100,6 +102,7 @@ class TrainingRun(Run):
         self._clock = Clock()
         asked = 0
         for step in range(start, self.total_steps):
+            self.watchdog.beat(f"in step {step}")
             batch = self._clock.next(batches)
             self._write_audit(step, batch)
             self._losses: dict[str, Tensor] = {}
@@ -119,6 +122,7 @@ class TrainingRun(Run):
                 self._save(engine, loader, step + 1)
             if asked:
                 break
+        self.watchdog.beat("after the last step")
         stop.drain()
         self._writer.wait()
         barrier()
@@ -128,6 +132,7 @@ class TrainingRun(Run):
                 f"{len(loader.broken)} broken samples gave their places to others; {self.folder.broken} lists them"
             )
         if asked:
+            self.watchdog.rest()
             raise Stopped(asked, step + 1)
 
     def log(self, step: int, losses: dict[str, Tensor]) -> None:
@@ -137,12 +142,14 @@ class TrainingRun(Run):
     def finish(self, engine: Engine) -> None:
         """Export the encoder, with what rebuilds it and makes its input, into the folder's encoder/."""
         if self.check:
+            self.watchdog.rest()
             return
         weights = engine.network(self._encoder.network)
         if self.ranks.first:
             export_encoder(self.folder.encoder, weights, self._encoder)
         self.say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
         barrier()
+        self.watchdog.rest()
 
     def _due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self.total_steps
@@ -241,6 +248,7 @@ class TrainingRun(Run):
 
     def _evaluate(self, step: int, engine: Engine, monitor: Monitor) -> None:
         """Measure the representation on all ranks; rank 0 writes it down and says aloud where it has collapsed."""
+        self.watchdog.beat(f"in the evaluation of step {step}")
         record = monitor.measure(engine)
         if not self.ranks.first:
             return
@@ -254,6 +262,7 @@ class TrainingRun(Run):
 
     def _save(self, engine: Engine, loader: Loader, step: int) -> None:
         """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
+        self.watchdog.beat(f"in the checkpoint of {step} steps")
         self._share_broken(loader)
         if self._audit is not None:
             self._audit.sync()

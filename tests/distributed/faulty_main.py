@@ -50,6 +50,17 @@ def failing(original):
     return step
 
 
+def hanging(original):
+    """Rank 1 never comes back from its third step, for which rank 0 waits in a collective."""
+
+    def step(engine, number):
+        if engine.ranks.rank == 1 and number == 2:
+            time.sleep(1e6)
+        original(engine, number)
+
+    return step
+
+
 def poisoned(original):
     """From the third step on, rank 1 gets samples that are not finite."""
 
@@ -81,6 +92,16 @@ def slow(original):
     return complete
 
 
+def slow_export(original):
+    """The encoder takes three seconds to write."""
+
+    def export(*words):
+        time.sleep(3)
+        original(*words)
+
+    return export
+
+
 def sow(fault):
     from src.checkpoints import write
     from src.engines.training import TrainingEngine
@@ -98,6 +119,10 @@ def sow(fault):
         write._complete = slow(write._complete)
     elif fault == "late_init":
         training.initial_weights = late(training.initial_weights)
+    elif fault == "slow_export":
+        training.export_encoder = slow_export(training.export_encoder)
+    elif fault == "rank_1_hangs":
+        TrainingEngine.step = hanging(TrainingEngine.step)
     elif fault == "rank_1_fails":
         TrainingEngine.step = failing(TrainingEngine.step)
     else:
