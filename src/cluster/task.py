@@ -140,9 +140,14 @@ class Task:
 
 def _environment_of_rank(place: JobEnvironment) -> dict[str, str]:
     """As torchrun's; the address and the port are those that the job's script has chosen."""
-    local = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + crc32(place.job_id.encode()) % 12000)}
+    here = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20000 + crc32(place.job_id.encode()) % 12000),
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // place.num_tasks)),
+    }
     return {
-        **({} if place.cluster == "slurm" else local),
+        **({} if place.cluster == "slurm" else here),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would advise to switch off what the engine needs
         **os.environ,
         "RANK": str(place.global_rank),
         "LOCAL_RANK": str(place.local_rank),
