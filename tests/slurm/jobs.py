@@ -11,7 +11,7 @@ from typing import Any
 from tests.commands import audit, lines, logged, metrics, same_tensors, wait_until
 from tests.slurm.cluster import Cluster
 
-STEPS, EVERY = 200, 10
+STEPS, EVERY = 120, 10
 CONFIG = "configs/jepa/ecg_debug.yaml"
 SETTINGS = [
     "optimization.epochs=null",
