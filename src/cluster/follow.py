@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from src.cluster.states import REQUEUED_FROM, State, ask_states
 from src.cluster.submit import Job
+from src.cluster.tell import cancel
 from src.config.experiment import ExperimentConfig
 from src.optimization.schedules import count_steps
 from src.run.folder import steps_from_the_end
@@ -64,9 +65,7 @@ def follow(jobs: Sequence[Job], cluster: str) -> int:
             waited = time.monotonic() - begun
             time.sleep(min(LAST_SECONDS, FIRST_SECONDS + SLOWER * waited))
     except KeyboardInterrupt:
-        cancel = "scancel" if cluster == "slurm" else "kill"
-        numbers = " ".join(dict.fromkeys(job.number.split("_")[0] for job in jobs))
-        _say(f"waiting has stopped, the jobs go on: `{cancel} {numbers}` ends them")
+        _say(f"waiting has stopped, the jobs go on: `{cancel(jobs, cluster)}` ends them")
         return 130
     finally:
         for one in followed:
@@ -154,14 +153,15 @@ def _last_line(one: Followed) -> str:
 
 
 def last_error(log: Path) -> str:
-    """The last sentence that begins with `error: ` (SLURM's own too) in a job's log; empty without one."""
+    """The last sentence after `error: ` in a job's log, one of SLURM's if there is no other; empty without any."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if "error: " in line), "")
+    last_first = [line.strip() for line in reversed(lines) if "error: " in line]
+    return next((line for line in last_first if line.startswith("error: ")), next(iter(last_first), ""))
 
 
 def _total_steps(job: Job) -> int | None:

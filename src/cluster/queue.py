@@ -16,10 +16,8 @@ def faults_of_cluster(checked: list[Checked], request: Request, dry_run: bool) -
     """A sentence for each; a dry run needs no cluster."""
     missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
     if missing:
-        told = (
-            f"--cluster slurm: {' and '.join(missing)} are not on PATH; call it on a node of the cluster that has them"
-        )
-        return [] if dry_run else [f"{told}, or use --cluster local"]
+        told = f"{' and '.join(missing)} not on PATH: call it on a login node of the cluster, or use --cluster local"
+        return [] if dry_run else [f"--cluster slurm: {told}"]
     known = partitions() if request.partition is not None else None
     faults = []
     for partition in (request.partition or "").split(","):
@@ -32,14 +30,14 @@ def faults_of_cluster(checked: list[Checked], request: Request, dry_run: bool) -
 
 def already_queued(checked: list[Checked]) -> list[str]:
     """A sentence for each run folder whose newest submission waits or runs: its owner would refuse the second one."""
-    records = {one: job for one in checked if (job := _newest_job(one.folder)) is not None}
+    records = [(one, job) for one in checked if (job := _newest_job(one.folder)) is not None]
     if not records:
         return []
-    states = ask_states(list(records.values()))
+    states = ask_states([job for _, job in records])
     return [
         f"{one.wanted.place}: job {job} is {state.name} with the same run folder, {one.folder}; wait for it, or"
         f" cancel it with `scancel {job}`"
-        for one, job in records.items()
+        for one, job in records
         if (state := states.get(job)) is not None and not state.ended and state.name != FORGOTTEN
     ]
 

@@ -35,6 +35,8 @@ class Submission:
 
     folder: Path
     checked: Checked
+    made: tuple[Path, ...] = ()
+    """Folders that were not there before it."""
 
     @property
     def code(self) -> Path:
@@ -54,7 +56,9 @@ def write_submissions(checked: list[Checked], request: Request, logs: Path, dire
     written: list[Submission] = []
     try:
         for one in checked:
-            submission = Submission(_new_folder(one.folder.absolute() / SUBMISSIONS), one)
+            above = one.folder.absolute() / SUBMISSIONS
+            made = tuple(path for path in (above, *above.parents) if not path.exists())
+            submission = Submission(_new_folder(above), one, made)
             written.append(submission)
             if len(written) == 1:
                 take_snapshot(submission.code)
@@ -75,8 +79,9 @@ def withdraw(submissions: list[Submission]) -> None:
     """Leave no trace of jobs that were never queued."""
     for submission in submissions:
         shutil.rmtree(submission.folder)
-        for folder in (submission.folder.parent, submission.folder.parent.parent):
-            if not any(folder.iterdir()):
+    for submission in reversed(submissions):
+        for folder in submission.made:
+            if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 

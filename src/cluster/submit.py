@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +23,10 @@ from src.cluster.task import Task
 from src.config.experiment import ExperimentConfig
 
 SIGNALS = "HUP INT TERM USR1 USR2"
-SHIELD = f'trap \'\' {SIGNALS}; exec "$0" "$@"'
+SHIELD = f"trap '' {SIGNALS}"
 """A task ignores what asks it to stop until it stands and has its own handlers: by default it would die of it."""
+TASK, TASK_APART = 'exec "$0" "$@"', 'exec setsid "$0" "$@"'
+"""Shell that becomes the task; apart from the terminal, whose Ctrl-C is for this command and not for its jobs."""
 TIMEOUTS = 10**9
 """Of submitit's own count, which takes preemption for a time-out in short jobs; tasks count what was in vain."""
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -59,17 +63,18 @@ def submit(checked: list[Checked], request: Request, logs: Path, directory: Path
     Raises:
         ValueError: the cluster refuses, in its own words.
     """
+    before = _temporary(logs)
     submissions = write_submissions(checked, request, logs, directory)
     tasks = [Task(one.folder, one.code, one.config, directory, request.retries) for one in submissions]
     try:
         with _environment(request, submissions[0].code):
             executor = _executor(request, logs, submissions)
             handles = executor.submit_array(tasks)
-    except (FailedJobError, FailedSubmissionError) as error:
+    except BaseException as error:
+        _clean(logs, _temporary(logs) - before, submissions)
         withdraw(submissions)
-        raise ValueError(f"sbatch refuses the job: {_own_words(error)}") from None
-    except BaseException:
-        withdraw(submissions)
+        if isinstance(error, FailedJobError | FailedSubmissionError):
+            raise ValueError(f"sbatch refuses the job: {_own_words(error)}") from None
         raise
     for submission, handle in zip(submissions, handles, strict=True):
         (submission.folder / "job").write_text(f"{request.cluster} {handle.job_id}\n")
@@ -102,7 +107,7 @@ def _executor(request: Request, logs: Path, submissions: Sequence[Submission]) -
         return _slurm(submitit.SlurmExecutor, request, logs, submissions)
     if request.cluster == "debug":
         return submitit.DebugExecutor(logs)
-    executor = submitit.LocalExecutor(logs, TIMEOUTS, python=_python(request.setup))
+    executor = submitit.LocalExecutor(logs, TIMEOUTS, python=_python([*request.setup, SHIELD, TASK_APART]))
     executor.update_parameters(
         tasks_per_node=request.tasks_per_node,
         timeout_min=request.time,
@@ -115,7 +120,7 @@ def _executor(request: Request, logs: Path, submissions: Sequence[Submission]) -
 def _slurm(
     kind: type[submitit.SlurmExecutor], request: Request, logs: Path, submissions: Sequence[Submission]
 ) -> submitit.SlurmExecutor:
-    executor = kind(logs, TIMEOUTS, python=_python(()))
+    executor = kind(logs, TIMEOUTS, python=_python([SHIELD, TASK]))
     processors = request.cpus_per_task or _processors(submissions)
     executor.update_parameters(
         job_name=request.name or _name(submissions),
@@ -146,9 +151,9 @@ def _slurm(
     return executor
 
 
-def _python(setup: Sequence[str]) -> str:
+def _python(lines: Sequence[str]) -> str:
     """The shell's words that start a task's Python, which finds the project by PYTHONPATH alone (-P)."""
-    return f"sh -c {shlex.quote(chr(10).join([*setup, SHIELD]))} {shlex.quote(sys.executable)} -P"
+    return f"sh -c {shlex.quote('; '.join(lines))} {shlex.quote(sys.executable)} -P"
 
 
 def _setup(code: Path) -> list[str]:
@@ -177,8 +182,12 @@ def _processors(submissions: Sequence[Submission]) -> int:
 
 @contextmanager
 def _environment(request: Request, code: Path) -> Iterator[None]:
-    """As it is, without what another job has left in it (a terminal may be one's), which this job would inherit."""
+    """As it is, without what another job has left in it (a terminal may be one's), which this job would inherit.
+
+    Processes of this machine also inherit to ignore what a terminal sends.
+    """
     kept = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     inside = "SLURM_JOB_ID" in os.environ
     for name in kept:
         of_a_job = name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in CLUSTER
@@ -186,11 +195,32 @@ def _environment(request: Request, code: Path) -> Iterator[None]:
             del os.environ[name]
     if request.cluster != "slurm":
         os.environ["PYTHONPATH"] = ":".join([str(code), *filter(None, [os.environ.get("PYTHONPATH")])])
+    for number in handlers if request.cluster == "local" else ():
+        signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         os.environ.clear()
         os.environ.update(kept)
+
+
+def _temporary(logs: Path) -> set[Path]:
+    """What submitit calls by a job's number once that is known."""
+    names = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh|[0-9a-f]{32}\.pkl")
+    return {path for path in logs.iterdir() if names.fullmatch(path.name)} if logs.is_dir() else set()
+
+
+def _clean(logs: Path, left: set[Path], submissions: Sequence[Submission]) -> None:
+    """Remove the files of jobs that were not queued; another command may be at work in the same folder."""
+    owned = [[part.encode() for part in one.folder.parts[1:]] for one in submissions]
+    for path in left:
+        content = path.read_bytes()
+        if any(all(part in content for part in parts) for parts in owned):
+            path.unlink()
+    if logs.is_dir() and not any(logs.iterdir()):
+        logs.rmdir()
 
 
 def _own_words(error: Exception) -> str:

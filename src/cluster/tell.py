@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -24,12 +25,21 @@ def notes(request: Request) -> Iterator[str]:
             )
 
 
+def whole_jobs(jobs: Sequence[Job]) -> list[str]:
+    """Their numbers, an array's once."""
+    return list(dict.fromkeys(re.sub(r"^(\d+)_\d+$", r"\1", job.number) for job in jobs))
+
+
+def cancel(jobs: Sequence[Job], cluster: str) -> str:
+    """The command that ends all of them."""
+    return " ".join(["scancel" if cluster == "slurm" else "kill", *whole_jobs(jobs)])
+
+
 def how_to_go_on(jobs: Sequence[Job], request: Request) -> str:
     """Lines for a terminal."""
-    numbers = list(dict.fromkeys(job.number.split("_")[0] for job in jobs))
+    numbers = whole_jobs(jobs)
     shape = f"{request.nodes} x {request.tasks_per_node} processes"
-    what = f"job {numbers[0]}" if len(jobs) == 1 else f"{len(jobs)} jobs"
-    lines = [f"submitted {what}, {shape}, {request.time} minutes at a time"]
+    lines = [f"submitted {len(jobs)} job{'s' if len(jobs) > 1 else ''}, {shape}, {request.time} minutes at a time"]
     width = max(len(job.number) for job in jobs)
     lines += [f"  {job.number:{width}}  {job.folder}" for job in jobs]
     out = [str(job.log("out")) for job in jobs]
@@ -38,6 +48,6 @@ def how_to_go_on(jobs: Sequence[Job], request: Request) -> str:
         lines.append(f"state   squeue -j {','.join(numbers)}")
     if request.cluster != "debug":
         lines.append(f"watch   tail -F {shlex.quote(out[0])}")
-        lines.append(f"cancel  {'scancel' if request.cluster == 'slurm' else 'kill'} {' '.join(numbers)}")
+        lines.append(f"cancel  {cancel(jobs, request.cluster)}")
     lines.append(f"again   sh {shlex.quote(str(jobs[0].submission.again))}")
     return "\n".join(lines)
