@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+COPIED_AT_ONCE = 2**24
+
 
 def replace_text(path: Path, text: str, mode: int = 0o666, errors: str = "strict") -> None:
     """Write a small file so that it is the old one or the new one at any moment, a power cut included.
@@ -19,6 +21,21 @@ def replace_text(path: Path, text: str, mode: int = 0o666, errors: str = "strict
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def cut_copy(path: Path, size: int) -> None:
+    """Put a copy of a file's first `size` bytes in its place: whoever has it open no longer writes into what is there.
+
+    The old one or the new one at any moment, as above.
+    """
+    draft = path.with_name(path.name + ".draft")
+    draft.unlink(missing_ok=True)
+    with path.open("rb") as old, draft.open("wb") as new:
+        while part := old.read(min(size - new.tell(), COPIED_AT_ONCE)):
+            new.write(part)
+        new.flush()
+        os.fsync(new.fileno())
     draft.replace(path)
 
 

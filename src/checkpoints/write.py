@@ -37,18 +37,29 @@ FAILED = ".failed"
 POLL_SECONDS = 0.05
 
 
-def write_checkpoint(folder: Path, manifest: Manifest, pieces: Iterable[Piece], ranks: Ranks) -> Path:
+def always() -> None:
+    """What is asked before a checkpoint gets its name, where nobody else could have taken the folder."""
+
+
+def write_checkpoint(
+    folder: Path,
+    manifest: Manifest,
+    pieces: Iterable[Piece],
+    ranks: Ranks,
+    allowed: Callable[[], object] = always,
+) -> Path:
     """Write the pieces of all ranks into `folder`; called by every rank together.
 
     Written into `step-XXXXXXXX.attempt-M.partial`, synced to disk and renamed, so that whatever is called a checkpoint
-    is a whole one; the attempt in the name keeps an orphaned process of an earlier attempt out of these files. Frozen
-    pieces are in the folder's first checkpoint; the later ones link its files.
+    is a whole one; the attempt in the name keeps an orphaned process of an earlier attempt out of these files, and
+    `allowed`, called on rank 0 before the rename, raises where it must not be renamed any more. Frozen pieces are in
+    the folder's first checkpoint; the later ones link its files.
     """
     place = _place(folder, manifest, ranks)
     own = _write(place, ranks, _gathered(pieces, place))
     files = [file for files in gather_objects(own) for file in files]
     if ranks.first:
-        _complete(place, manifest, files)
+        _complete(place, manifest, files, allowed)
     barrier()
     return place.final
 
@@ -66,12 +77,17 @@ class BackgroundWriter:
         self._failure: BaseException | None = None
 
     def write(
-        self, folder: Path, manifest: Manifest, pieces: Iterable[Piece], written: Callable[[Path], object]
+        self,
+        folder: Path,
+        manifest: Manifest,
+        pieces: Iterable[Piece],
+        written: Callable[[Path], object],
+        allowed: Callable[[], object] = always,
     ) -> None:
         """Copy the pieces and return; `written` is called on rank 0 with the finished checkpoint.
 
         Raises:
-            OSError: what went wrong with the checkpoint before.
+            Exception: what went wrong with the checkpoint before.
         """
         self.wait()
         place = _place(folder, manifest, self.ranks)
@@ -83,7 +99,7 @@ class BackgroundWriter:
                 word = json.dumps([asdict(file) for file in own])
                 replace_text(place.partial / (_file_name(self.ranks.rank) + TOLD), word)
                 if self.ranks.first:
-                    _complete(place, manifest, self._files(place.partial))
+                    _complete(place, manifest, self._files(place.partial), allowed)
                     written(place.final)
             except BaseException as error:  # told by the next call, on the thread that trains
                 self._failure = error
@@ -102,7 +118,7 @@ class BackgroundWriter:
         """Until this rank's last checkpoint is written.
 
         Raises:
-            OSError: it could not be.
+            Exception: it could not be.
         """
         if self._thread is not None:
             self._thread.join()
@@ -202,7 +218,7 @@ def _write(place: _Place, ranks: Ranks, contents: dict[str, _Contents]) -> list[
     return written
 
 
-def _complete(place: _Place, manifest: Manifest, files: list[RankFile]) -> None:
+def _complete(place: _Place, manifest: Manifest, files: list[RankFile], allowed: Callable[[], object]) -> None:
     for path, file in place.frozen:
         try:
             os.link(path, place.partial / file.name)
@@ -212,5 +228,6 @@ def _complete(place: _Place, manifest: Manifest, files: list[RankFile]) -> None:
     files = [*files, *(file for _, file in place.frozen)]
     sync(write_manifest(place.partial, replace(manifest, files=tuple(files))))
     sync(place.partial)
+    allowed()
     place.partial.rename(place.final)
     sync(place.final.parent)

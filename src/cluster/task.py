@@ -135,7 +135,8 @@ class Task:
             else:
                 place._requeue(0)  # of submitit's executor on one machine: it looks at the exit code of its tasks
         except ValueError as error:
-            raise RankFailed(str(error)) from error
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise RankFailed(str(error)) from None
 
 
 def _environment_of_rank(place: JobEnvironment) -> dict[str, str]:

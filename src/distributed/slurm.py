@@ -38,6 +38,7 @@ def adopt_slurm(environment: Environment, launches: bool = False) -> None:
     if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         _become_rank(environment)
     if "RANK" in environment:
+        environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP would advise to switch off what the engine needs
         environment.setdefault("OMP_NUM_THREADS", str(_threads(environment)))
 
 
@@ -82,7 +83,6 @@ def _become_rank(environment: Environment) -> None:
     own = {
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(nodes[int(environment["SLURM_NODEID"])]),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would advise to switch off what the engine needs
     }
     for name, value in own.items():
         environment.setdefault(name, value)

@@ -19,9 +19,8 @@ def save_embeddings(
     label_names: Sequence[str],
     keys: Sequence[str],
 ) -> None:
-    """Write features, those of the random encoder (if there are any), labels (NaN unknown) and keys, whole or not."""
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
+    """Write features, those of the random encoder (if there are any), labels (NaN unknown) and keys."""
+    with path.open("wb") as file:
         np.savez(
             file,
             features=features_NF,
@@ -30,4 +29,3 @@ def save_embeddings(
             label_names=np.array(label_names, np.str_),
             keys=np.array(keys, np.str_),
         )
-    draft.replace(path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,8 +116,13 @@ class Encoder(nn.Module):
         return average_windows(pooled, windows_BWCT)
 
 
-def export_encoder(folder: Path, weights: Mapping[str, Tensor], part: EncoderPart) -> None:
-    """Write weights, config and preprocessing into `folder`, replacing an older export only when all are complete."""
+def export_encoder(
+    folder: Path, weights: Mapping[str, Tensor], part: EncoderPart, allowed: Callable[[], object] | None = None
+) -> None:
+    """Write weights, config and preprocessing into `folder`, replacing an older export only when all are complete.
+
+    `allowed` is called before that and raises where it must not be replaced any more.
+    """
     draft, old = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".old")
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -127,6 +132,8 @@ def export_encoder(folder: Path, weights: Mapping[str, Tensor], part: EncoderPar
         (draft / name).write_text(json.dumps(section.model_dump(mode="json"), indent=1) + "\n")
     for path in (*draft.iterdir(), draft):
         sync(path)
+    if allowed is not None:
+        allowed()
     if folder.exists():
         folder.rename(old)
     draft.rename(folder)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -66,12 +66,23 @@ def average_windows(pooled_VF: NDArray[np.float32], windows_BWCT: list[NDArray[n
     return np.stack([features_WF.mean(0) for features_WF in np.split(pooled_VF, ends)])
 
 
+def unwatched() -> None:
+    """What is called before each forward, where nobody waits for it to end or wants to break it off."""
+
+
 @torch.no_grad()
-def embed(door: Door, records: Records, pool: Pool, batch_size: int, ranks: Ranks) -> NDArray[np.float32]:
+def embed(
+    door: Door,
+    records: Records,
+    pool: Pool,
+    batch_size: int,
+    ranks: Ranks,
+    alive: Callable[[], object] = unwatched,
+) -> NDArray[np.float32]:
     """Features [N, F] of the records, on every rank; of several windows the mean of theirs.
 
     Every rank makes the same number of calls, each with `batch_size` records and 512 windows or fewer: short shares are
-    padded.
+    padded. Before each it calls `alive`, which may ask the other ranks, and may raise.
 
     Raises:
         ValueError: a record that does not fit the encoder, named.
@@ -80,16 +91,30 @@ def embed(door: Door, records: Records, pool: Pool, batch_size: int, ranks: Rank
     for samples in _calls(records, batch_size, ranks):
         windows_BWCT = [records.windows_of(sample) for sample in samples]
         windows_VCT = torch.from_numpy(np.concatenate(windows_BWCT))
-        pooled = [pool_tokens(door({"ecg": part}, mode="embed")["tokens"], pool) for part in _parts(windows_VCT)]
+        pooled = []
+        for part in _parts(windows_VCT):
+            alive()
+            pooled.append(pool_tokens(door({"ecg": part}, mode="embed")["tokens"], pool))
         found.append(average_windows(torch.cat(pooled)[: len(windows_VCT)].cpu().numpy(), windows_BWCT))
     return _of_all_ranks(np.concatenate(found), len(records), ranks)
 
 
 @torch.no_grad()
-def embed_tokens(door: Door, records: Records, output: str, batch_size: int, ranks: Ranks) -> NDArray[np.float32]:
-    """What the door gives under the name `output`, [N, L, D], for the first window of each record; on every rank."""
+def embed_tokens(
+    door: Door,
+    records: Records,
+    output: str,
+    batch_size: int,
+    ranks: Ranks,
+    alive: Callable[[], object] = unwatched,
+) -> NDArray[np.float32]:
+    """What the door gives under the name `output`, [N, L, D], for the first window of each record; on every rank.
+
+    `alive` is called as by `embed`.
+    """
     found: list[NDArray[np.float32]] = []
     for samples in _calls(records, batch_size, ranks):
+        alive()
         batch_BCT = np.stack([records.windows_of(sample)[0] for sample in samples])
         found += [*door({"ecg": torch.from_numpy(batch_BCT)}, mode="embed")[output].float().cpu().numpy()]
     return _of_all_ranks(np.stack(found), len(records), ranks)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from src.data.order import permute
 from src.distributed.ranks import Ranks
 from src.evaluation.alarm import alarms
 from src.evaluation.embeddings import save_embeddings
-from src.evaluation.features import Door, Records, embed, embed_tokens
+from src.evaluation.features import Door, Records, embed, embed_tokens, unwatched
 from src.evaluation.knn import knn_scores
 from src.evaluation.linear import fit_linear
 from src.evaluation.representation import mean_prediction_loss, rankme, spread, variance_between_samples
@@ -95,27 +96,29 @@ class Monitor:
         self._random_NF: NDArray[np.float32] | None = None
         self._last_NF: NDArray[np.float32] | None = None
 
-    def baseline(self, engine: Door) -> None:
-        """Measure the encoder as it was drawn: must come before any weights are loaded."""
-        self._baseline = {f"{RANDOM}{name}": value for name, value in self._measure(engine).items()}
+    def baseline(self, engine: Door, alive: Callable[[], object] = unwatched) -> None:
+        """Measure the encoder as it was drawn: must come before any weights are loaded; `alive` as in `measure`."""
+        self._baseline = {f"{RANDOM}{name}": value for name, value in self._measure(engine, alive).items()}
         self._random_NF = self._last_NF
 
-    def measure(self, engine: Door) -> dict[str, Any]:
+    def measure(self, engine: Door, alive: Callable[[], object] = unwatched) -> dict[str, Any]:
         """The measures, the random encoder's beside them, and `alarms`, a list of sentences.
 
-        All ranks must call it; what it returns is whole on rank 0.
+        All ranks must call it; what it returns is whole on rank 0. `alive` is called before each forward, equally often
+        on all ranks; what it raises ends the measuring.
         """
         begun = time.perf_counter()
-        record = {"records": len(self.records), **self._measure(engine), **self._baseline}
+        record = {"records": len(self.records), **self._measure(engine, alive), **self._baseline}
         record["alarms"] = alarms(record, self.config.alarm, self._advice)
         record["seconds"] = round(time.perf_counter() - begun, 3)
         return record
 
-    def _measure(self, engine: Door) -> dict[str, Any]:
-        features_NF = embed(engine, self.records, "mean", self._batch_size, self._ranks)
-        fit_NF = embed(engine, self._fit, "mean", self._batch_size, self._ranks) if self._probed else None
+    def _measure(self, engine: Door, alive: Callable[[], object]) -> dict[str, Any]:
+        size, ranks = self._batch_size, self._ranks
+        features_NF = embed(engine, self.records, "mean", size, ranks, alive)
+        fit_NF = embed(engine, self._fit, "mean", size, ranks, alive) if self._probed else None
         few = replace(self.records, samples_N=self.records.samples_N[:TOKEN_RECORDS])
-        targets_NLD = embed_tokens(engine, few, "targets", self._batch_size, self._ranks) if self._loss else None
+        targets_NLD = embed_tokens(engine, few, "targets", size, ranks, alive) if self._loss else None
         self._last_NF = features_NF
         if not self._ranks.first:
             return {}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
-import socket
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.files import replace_text
-
-PATIENCE_SECONDS = 5.0
+from src.files import cut_copy, replace_text
+from src.run.owner import Ownership
 
 
 @dataclass(frozen=True)
@@ -36,11 +33,7 @@ class Attempt:
 
 
 class RunFolder:
-    """Paths of one run, owned by one process at a time.
-
-    The lock is POSIX's, held by rank 0: the kernel drops it with the process however that ends, forked loader workers
-    do not inherit it, and it works over NFS.
-    """
+    """Paths of one run, owned by one process at a time."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -56,41 +49,41 @@ class RunFolder:
         self.attempts = root / "attempts"
         self.checkpoints = root / "checkpoints"
         self.encoder = root / "encoder"
-        self._lock: Any = None
+        self.attempt = 0
+        self.owner = Ownership(root / "owner.lock")
 
     def claim(self) -> int:
         """Take the folder and return the number of this attempt, counted from 1.
 
         Raises:
-            ValueError: it can't be a run folder, or another living process trains here; a dying one is given a few
-                seconds.
+            ValueError: it can't be a run folder, or it is another's (src/run/owner.py).
         """
         try:
             self.attempts.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.root / "owner.lock").open("a+")
+            recorded = max((int(path.stem) for path in self.attempts.glob("*.json")), default=0)
+            self.attempt = self.owner.claim(recorded)
+            for draft in self.root.glob("*.attempt-*.draft"):
+                draft.unlink()
+            if self.owner.rivalled and self.training_log.exists():
+                cut_copy(self.training_log, self.training_log.stat().st_size)
         except OSError as error:
             raise ValueError(
                 f"logging.folder: {self.root} can't be used as a run folder ({error.strerror}: {error.filename}); "
                 f"name a folder that can be written"
             ) from None
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self._lock_now():
-            if time.monotonic() > deadline:
-                self._lock.seek(0)
-                owner = self._lock.read().strip() or "another process"
-                raise ValueError(f"{self.root} is in use by {owner}; stop that run or set another logging.folder")
-            time.sleep(0.1)
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
-        return 1 + max((int(path.stem) for path in self.attempts.glob("*.json")), default=0)
+        return self.attempt
 
-    def _lock_now(self) -> bool:
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """A draft of this attempt alone, which takes the place of `path` unless a later attempt has the folder."""
+        draft = path.with_name(f"{path.name}.attempt-{self.attempt}.draft")
+        self.owner.check()
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+            yield draft
+            self.owner.check()
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def record_attempt(self, attempt: Attempt) -> None:
         """Write down what this attempt is, in attempts/NNNN.json."""
@@ -114,13 +107,24 @@ class RunFolder:
     def cut_logs(self, step: int) -> None:
         """Drop every line of metrics, health, broken samples and audit at or after `step`, where the run goes on.
 
-        Also drops what a kill or a power cut left after the last whole line.
+        Also drops what a kill or a power cut left after the last whole line. Where an orphan may have the logs open,
+        they become new files, and it writes on into files that have no name.
         """
         for path in self._logs():
             ends = (end for end, logged in steps_from_the_end(path) if logged < step)
+            end = next(ends, 0)
+            if self.owner.rivalled:
+                cut_copy(path, end)
+                continue
             with path.open("r+b") as file:
-                file.truncate(next(ends, 0))
+                file.truncate(end)
                 os.fsync(file.fileno())
+
+    def has_health(self, step: int) -> bool:
+        """Whether health.jsonl tells of that step."""
+        if not self.health.exists():
+            return False
+        return next((logged for _, logged in steps_from_the_end(self.health) if logged <= step), None) == step
 
 
 def steps_from_the_end(path: Path) -> Iterator[tuple[int, int]]:

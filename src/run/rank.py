@@ -42,11 +42,12 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
         leave()
     except Stopped as stopped:
         code = 128 + stopped.number
+        run.watchdog.rest()  # type: ignore[union-attr]
         run.say(str(stopped))  # type: ignore[union-attr]
     except BaseException as error:
         code = 1
         faulthandler.dump_traceback_later(LEAVE_SECONDS, exit=True)
-        failure = record_failure(int(os.environ["RANK"]), error)
+        failure = record_failure(int(os.environ["RANK"]), run.cause(error) if run is not None else error)
         if FAILURES not in os.environ:  # no launcher of ours that would tell it
             print(f"error: {failure.message}" if failure.by_user else failure.trace, file=sys.stderr)
     if run is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -28,13 +29,26 @@ class Run:
 
     def claim(self) -> None:
         """Take the run folder; only now, so that a mistake in the config's values or the data leaves nothing behind."""
-        self.attempt = broadcast_object(self.folder.claim() if self.ranks.first else None)
+        claimed = (self.folder.claim(), self.folder.owner.mark) if self.ranks.first else None
+        self.attempt, self.folder.owner.mark = broadcast_object(claimed)
         if self.ranks.first:
             log_to_file(self.folder.root / "training.log")
+
+    def cause(self, error: BaseException) -> BaseException:
+        """Why the run ends: where its folder is a later attempt's, whatever went wrong is an echo of that."""
+        try:
+            self.folder.owner.check()
+        except ValueError as taken_over:
+            return taken_over
+        except OSError:
+            pass
+        return error
 
     def close(self, exit_code: int) -> None:
         """Tell those who listen how the run ended; waits for them no longer than a minute, after an error seconds."""
         self.wandb.close(exit_code)
+        with suppress(OSError):
+            self.folder.owner.release()
 
     def say(self, message: str) -> None:
         """A line for people, from rank 0 alone."""

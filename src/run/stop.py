@@ -13,10 +13,14 @@ from src.distributed.ranks import Ranks
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved where it stands."""
+    """The run was asked to stop; where it stands is on disk."""
 
     def __init__(self, number: int, steps: int) -> None:
-        super().__init__(f"stopped after {steps} steps, which are saved; the same command goes on from there")
+        super().__init__(
+            f"stopped after {steps} steps, which are saved; the same command goes on from there"
+            if steps
+            else "stopped before the first step; the same command starts over"
+        )
         self.number = number
 
 
@@ -42,7 +46,7 @@ class StopRequest:
         self._asked = number
 
     def poll(self) -> int:
-        """The signal that any rank had been sent by the poll before, or 0; called by all ranks once a step."""
+        """The signal that any rank had been sent by the poll before, or 0; called by all ranks equally often."""
         if self._group is None:
             return self._asked
         found = self.drain()

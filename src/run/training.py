@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -54,6 +55,11 @@ class TrainingRun(Run):
         self._clock = Clock()
         self._writer = BackgroundWriter(ranks)
         self.watchdog = Watchdog(config.engine.timeout, ranks.rank)
+        self._stop: StopRequest | None = None
+        self._saved = 0
+        """Steps that the checkpoint has from which this attempt goes on."""
+        self._owed: float | None = None
+        """The loss of the step whose evaluation was broken off, until that is made up for."""
 
     def engine(self, objective: nn.Module, loader: Loader, encoder: EncoderPart) -> Engine:
         """The engine that the config asks for around the objective, with schedules over the whole run.
@@ -84,19 +90,22 @@ class TrainingRun(Run):
         checkpoint are written where due.
 
         Raises:
-            ValueError: the folder belongs to another experiment, or none of its checkpoints is whole.
+            ValueError: the folder belongs to another experiment, or none of its checkpoints is whole, or a later
+                attempt has taken it over.
             Stopped: a signal asked for it; the last step is saved.
         """
         if not self.check:
             self.claim()
+            self._stop = StopRequest(self.ranks)
         if loader.note:
             self.say(f"warning: {loader.note}")
         start = self._restore(engine, loader, monitor)
-        if self.check:
+        if self._stop is None:
             yield from self._check_steps(loader, start)
             return
         self._open_logs(start, loader)
-        stop = StopRequest(self.ranks)
+        if self._owed is not None and (asked := self._evaluate(start - 1, self._owed, engine, monitor)):
+            raise Stopped(asked, start)
         progress = Progress(start, self.total_steps, shown=self.ranks.first)
         batches = loader.steps(start, self.total_steps)
         self._clock = Clock()
@@ -115,15 +124,16 @@ class TrainingRun(Run):
             progress.advance()
             if monitor.every is not None and self._due(step, monitor.every):
                 with self._clock.paused():
-                    self._evaluate(step, engine, monitor)
+                    asked = self._evaluate(step, self._losses["loss"].item(), engine, monitor)
             self._writer.check()
-            asked = stop.poll() if step + 1 < self.total_steps else 0
+            if not asked and step + 1 < self.total_steps:
+                asked = self._stop.poll()
             if asked or self._due(step, self.config.checkpoint.every):
                 self._save(engine, loader, step + 1)
             if asked:
                 break
         self.watchdog.beat("after the last step")
-        stop.drain()
+        self._stop.drain()
         self._writer.wait()
         barrier()
         progress.close()
@@ -132,7 +142,6 @@ class TrainingRun(Run):
                 f"{len(loader.broken)} broken samples gave their places to others; {self.folder.broken} lists them"
             )
         if asked:
-            self.watchdog.rest()
             raise Stopped(asked, step + 1)
 
     def log(self, step: int, losses: dict[str, Tensor]) -> None:
@@ -146,7 +155,7 @@ class TrainingRun(Run):
             return
         weights = engine.network(self._encoder.network)
         if self.ranks.first:
-            export_encoder(self.folder.encoder, weights, self._encoder)
+            export_encoder(self.folder.encoder, weights, self._encoder, self.folder.owner.check)
         self.say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
         barrier()
         self.watchdog.rest()
@@ -162,10 +171,14 @@ class TrainingRun(Run):
         """
         path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
         checkpoint = None if path is None else Checkpoint(path, read_manifest(path))
-        if monitor.every is not None and (checkpoint is None or checkpoint.manifest.step < self.total_steps):
-            if monitor.note:
-                self.say(f"warning: {monitor.note}")
-            monitor.baseline(engine)
+        if checkpoint is not None:
+            self._saved = checkpoint.manifest.step
+        if monitor.every is not None:
+            self._owed = self._owed_by(checkpoint)
+            if self._saved < self.total_steps or self._owed is not None:
+                if monitor.note:
+                    self.say(f"warning: {monitor.note}")
+                monitor.baseline(engine, self._alive)
         if checkpoint is not None:
             engine.load(checkpoint)
             loader.broken.load(checkpoint.state.get("broken", []))
@@ -178,17 +191,26 @@ class TrainingRun(Run):
             self.say(f"starting from the weights of {path}")
         return 0
 
+    def _owed_by(self, checkpoint: Checkpoint | None) -> float | None:
+        """What a checkpoint says of an evaluation that was broken off before it, if none has made up for it since."""
+        owed = None if checkpoint is None else checkpoint.state.get("owed_evaluation")
+        made_up = broadcast_object(self.ranks.first and self.folder.has_health(self._saved - 1))
+        return None if made_up else owed
+
     def _find_checkpoint(self, loader: Loader) -> Path | None:
+        if not self.check:  # before one is chosen: an orphan may be about to finish another
+            clear_leftovers(self.folder.checkpoints, self.attempt)
         path, damages = find_checkpoint(self.folder, self.config, loader.sha256)
         for damage in damages:
             self.say(f"warning: a damaged checkpoint is skipped and set aside: {damage}")
         if not self.check:
-            clear_leftovers(self.folder.checkpoints, self.attempt)
+            self.folder.owner.check()
             set_aside(damage.folder for damage in damages)
         return path
 
     def _open_logs(self, start: int, loader: Loader) -> None:
         if self.ranks.first:
+            self.folder.owner.check()
             self.folder.cut_logs(start)
             replace_text(self.folder.config, dump_config(self.config))
             self.folder.record_attempt(
@@ -217,6 +239,7 @@ class TrainingRun(Run):
             self._audit.write({"step": step, "attempt": self.attempt, "keys": keys})
 
     def _write_metrics(self, step: int, engine: Engine, loader: Loader, progress: Progress) -> None:
+        self.folder.owner.check()
         losses = {name: value.item() for name, value in self._losses.items()}
         loss = losses.pop("loss")
         batch_size = self.config.data.batch_size
@@ -246,19 +269,38 @@ class TrainingRun(Run):
                 self._broken.write(broken._asdict())
         loader.broken.check()
 
-    def _evaluate(self, step: int, engine: Engine, monitor: Monitor) -> None:
-        """Measure the representation on all ranks; rank 0 writes it down and says aloud where it has collapsed."""
-        self.watchdog.beat(f"in the evaluation of step {step}")
-        record = monitor.measure(engine)
-        if not self.ranks.first:
-            return
-        record = {"step": step, "loss": self._losses["loss"].item(), **record}
+    def _alive(self) -> None:
+        """Called by all ranks before each forward of an evaluation: a stop that was asked of any breaks it off."""
+        self.watchdog.beat("in an evaluation")
+        if self._stop is not None and (asked := self._stop.poll()):
+            self._stop.drain()
+            raise Stopped(asked, self._saved)
+
+    def _evaluate(self, step: int, loss: float, engine: Engine, monitor: Monitor) -> int:
+        """Measure the representation on all ranks; rank 0 writes it down and says aloud where it has collapsed.
+
+        Returns the signal that broke it off, or 0: it is owed then, and the attempt that goes on begins with it.
+        """
+        try:
+            record = monitor.measure(engine, self._alive)
+        except Stopped as stopped:
+            self._owed = loss
+            return stopped.number
+        self._owed = None
+        if self.ranks.first:
+            self._write_health({"step": step, "loss": loss, **record}, monitor)
+        return 0
+
+    def _write_health(self, record: dict[str, Any], monitor: Monitor) -> None:
+        """Embeddings first: a step that health.jsonl tells of has been evaluated."""
+        with self.folder.replacing(self.folder.embeddings) as draft:
+            monitor.save_embeddings(draft)
         self._health.write(record)
         self.wandb.write_health(record)
-        monitor.save_embeddings(self.folder.embeddings)
-        LOGGER.info(f"health at step {step + 1}: {summary(record)}")
+        step = record["step"] + 1
+        LOGGER.info(f"health at step {step}: {summary(record)}")
         for alarm in record["alarms"]:
-            LOGGER.warning(f"ALARM at step {step + 1}: {alarm}")
+            LOGGER.warning(f"ALARM at step {step}: {alarm}")
 
     def _save(self, engine: Engine, loader: Loader, step: int) -> None:
         """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
@@ -267,6 +309,7 @@ class TrainingRun(Run):
         if self._audit is not None:
             self._audit.sync()
         if self.ranks.first:
+            self.folder.owner.check()
             for log in (self._metrics, self._health, self._broken):
                 log.sync()
         manifest = Manifest(
@@ -279,17 +322,19 @@ class TrainingRun(Run):
             identity=identity(self.config),
             config_hash=config_hash(self.config),
             data_sha256=loader.sha256,
-            state=engine.state() | {"broken": loader.broken.state()},
+            state=engine.state() | {"broken": loader.broken.state(), "owed_evaluation": self._owed},
             encoder=self._encoder.describe(),
         )
+        owned = self.folder.owner.check
         if self.config.checkpoint.background:
-            self._writer.write(self.folder.checkpoints, manifest, engine.pieces(), self._retain)
+            self._writer.write(self.folder.checkpoints, manifest, engine.pieces(), self._retain, owned)
             return
-        written = write_checkpoint(self.folder.checkpoints, manifest, engine.pieces(), self.ranks)
+        written = write_checkpoint(self.folder.checkpoints, manifest, engine.pieces(), self.ranks, owned)
         if self.ranks.first:
             self._retain(written)
 
     def _retain(self, written: Path) -> None:
+        self.folder.owner.check()
         retain(self.folder.checkpoints, self.config.checkpoint, written)
 
     def _check_steps(self, loader: Loader, start: int) -> Iterator[tuple[int, list[Batch]]]:

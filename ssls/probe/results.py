@@ -139,6 +139,7 @@ def write_results(
 ) -> None:
     """results.json last, so that whoever finds it finds the rest too."""
     root = run.folder.root
+    run.folder.owner.check()
     (root / "results.json").unlink(missing_ok=True)
     for folder in ("predictions", "heads"):
         shutil.rmtree(root / folder, ignore_errors=True)
@@ -149,7 +150,8 @@ def write_results(
     first = next(iter(tables))
     at_random = features["random_init"][0][first] if "random_init" in features else None
     shown, drawn = cases[first], features["pretrained"][0][first]
-    save_embeddings(run.folder.embeddings, drawn, at_random, shown.truth_NK, target.names, shown.keys)
+    with run.folder.replacing(run.folder.embeddings) as draft:
+        save_embeddings(draft, drawn, at_random, shown.truth_NK, target.names, shown.keys)
     results = {
         "format": FORMAT,
         "identity": identity(config, cases, encoders),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.files import replace_text
-from src.run import folder as folder_module
+from src.run import owner as owner_module
 from src.run.folder import Attempt, RunFolder, steps_from_the_end
 from src.run.logs import Lines, duration
 
@@ -52,7 +52,7 @@ def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path, monkeypatch
     code += "folder = RunFolder(Path(sys.argv[1])); print(folder.claim(), flush=True); time.sleep(60)"
     owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None and owner.stdout.readline() == "1\n"
-    monkeypatch.setattr(folder_module, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(owner_module, "PATIENCE_SECONDS", 0.2)
     with pytest.raises(ValueError, match=f"in use by process {owner.pid} on "):
         RunFolder(tmp_path).claim()
     owner.kill()
@@ -60,7 +60,7 @@ def test_a_folder_has_one_owner_and_is_free_when_that_dies(tmp_path, monkeypatch
     folder = RunFolder(tmp_path)
     assert folder.claim() == 1
     folder.record_attempt(make_attempt(1))
-    assert (tmp_path / "owner.lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert json.loads((tmp_path / "owner.lock").read_text())["process"] == os.getpid()
 
 
 def test_attempts_are_counted_by_their_records(tmp_path):
