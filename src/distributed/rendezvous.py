@@ -6,8 +6,10 @@ import datetime
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,7 +19,7 @@ from src.distributed.variables import JOB, RESTART, STORE_SOCKET
 
 PATIENCE_SECONDS = 300.0
 """So long may the first rank wait for the last: a cluster starts tasks within seconds, and imports may take minutes."""
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 5.0
 """So much longer the others wait: it is rank 0 that knows who is missing."""
 POLL_SECONDS = 0.05
 ATTEMPT, ARRIVED, VERDICT = "attempt", "arrived/", "verdict"
@@ -45,24 +47,22 @@ def meet(rank: int, world_size: int, place: Place, patience: float = PATIENCE_SE
         ValueError: rank 0 can't be reached or can't listen, the store is another attempt's, ranks did not come, or
             where they compute does not go together; one sentence, on all ranks that can know it.
     """
-    store, address = _open(rank, world_size, patience)
-    own = _attempt(world_size)
-    ours = dist.PrefixStore("medssl", store)
-    if rank == 0:
-        ours.set(ATTEMPT, own)
-    else:
-        _refuse_stale(ours, own, rank, address)
-    ours.set(f"{ARRIVED}{rank}", json.dumps(asdict(place)))
-    if rank == 0:
-        ours.set(VERDICT, _verdict(ours, world_size, address, patience))
-    ours.set_timeout(datetime.timedelta(seconds=patience + GRACE_SECONDS))
+    answer: Future[dist.Store] = Future()
+
+    def come() -> None:
+        try:
+            answer.set_result(_meet(rank, world_size, place, patience))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=come, name="rendezvous", daemon=True).start()  # torch waits for ever for a stopped process
     try:
-        verdict = ours.get(VERDICT).decode()
-    except RuntimeError:
-        raise ValueError(f"rank 0 at {address} was gone before all ranks had come: see why it ended") from None
-    if verdict:
-        raise ValueError(verdict)
-    return store
+        return answer.result(patience + 2 * GRACE_SECONDS)
+    except TimeoutError:
+        raise ValueError(
+            f"what listens at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} does not answer rank {rank}: end "
+            "that process, or set MASTER_PORT to another port, the same for all ranks"
+        ) from None
 
 
 def clash(places: Sequence[Place]) -> str:
@@ -89,6 +89,27 @@ def listed(ranks: Sequence[int], most: int = 8) -> str:
     """Ranks by number: `rank 3`, `ranks 0, 1, 5`, the first few of many."""
     more = f" and {len(ranks) - most} more" if len(ranks) > most else ""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[:most]))}{more}"
+
+
+def _meet(rank: int, world_size: int, place: Place, patience: float) -> dist.Store:
+    store, address = _open(rank, world_size, patience)
+    own = _attempt(world_size)
+    ours = dist.PrefixStore("medssl", store)
+    if rank == 0:
+        ours.set(ATTEMPT, own)
+    else:
+        _refuse_stale(ours, own, rank, address)
+    ours.set(f"{ARRIVED}{rank}", json.dumps(asdict(place)))
+    if rank == 0:
+        ours.set(VERDICT, _verdict(ours, world_size, address, patience))
+    ours.set_timeout(datetime.timedelta(seconds=patience + GRACE_SECONDS))
+    try:
+        verdict = ours.get(VERDICT).decode()
+    except RuntimeError:
+        raise ValueError(f"rank 0 at {address} was gone before all ranks had come: see why it ended") from None
+    if verdict:
+        raise ValueError(verdict)
+    return store
 
 
 def _attempt(world_size: int) -> str:

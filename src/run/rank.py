@@ -42,6 +42,7 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
         leave()
     except Stopped as stopped:
         code = 128 + stopped.number
+        run.watchdog.rest()  # type: ignore[union-attr]
         run.say(str(stopped))  # type: ignore[union-attr]
     except BaseException as error:
         code = 1

@@ -142,7 +142,6 @@ class TrainingRun(Run):
                 f"{len(loader.broken)} broken samples gave their places to others; {self.folder.broken} lists them"
             )
         if asked:
-            self.watchdog.rest()
             raise Stopped(asked, step + 1)
 
     def log(self, step: int, losses: dict[str, Tensor]) -> None:
