@@ -11,7 +11,7 @@ from pathlib import Path
 from src.distributed.processes import STOPS
 from src.run.failure import describe_hang, first_failure, hung_ranks
 
-FINISHED, STOPPED, HUNG, FAILED = "finished", "stopped", "hung", "failed"
+STOPPED, HUNG, FAILED = "stopped", "hung", "failed"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class End:
 
 
 def leave_word(folder: Path, rank: int, code: int) -> End:
-    """Tell the other tasks how a rank has ended."""
+    """Tell the other tasks that a rank has ended badly."""
     end = End(rank, code, time.time())
     path = folder / f"rank-{rank}.end"
     path.with_suffix(".draft").write_text(json.dumps(asdict(end)))
@@ -45,25 +45,22 @@ def known_ends(folder: Path) -> list[End]:
 
 
 def verdict(folder: Path) -> tuple[str, str]:
-    """What became of an attempt, by what is known of its ranks, and a sentence of why.
+    """What became of an attempt, by what is known of its ranks (one has ended badly), and a sentence of why.
 
     A user's mistake is the cause wherever it happens. A rank that has hung takes the others with it as echoes. Else
     the first rank that ended otherwise than well is the cause: what the others say when one is gone is an echo.
     """
-    ends, failure = known_ends(folder), first_failure(folder)
-    bad = [end for end in ends if end.code != 0]
+    first, failure = known_ends(folder)[0], first_failure(folder)
     if failure is not None and failure.by_user:
         return FAILED, failure.message
     if hung := hung_ranks(folder):
         return HUNG, describe_hang(hung)
-    if not bad:
-        return FINISHED, ""
-    if bad[0].stop is not None:
-        return STOPPED, bad[0].stop.name
-    if bad[0].code < 0:
-        name = signal.Signals(-bad[0].code).name
+    if first.stop is not None:
+        return STOPPED, first.stop.name
+    if first.code < 0:
+        name = signal.Signals(-first.code).name
         hint = " (often: out of memory)" if name == "SIGKILL" else ""
-        return FAILED, f"rank {bad[0].rank} was killed by {name}{hint}"
+        return FAILED, f"rank {first.rank} was killed by {name}{hint}"
     if failure is not None:
         return FAILED, f"rank {failure.rank}: {failure.message}"
-    return FAILED, f"rank {bad[0].rank} ended with code {bad[0].code}"
+    return FAILED, f"rank {first.rank} ended with code {first.code}"

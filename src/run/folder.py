@@ -77,9 +77,13 @@ class RunFolder:
     def replacing(self, path: Path) -> Iterator[Path]:
         """A draft of this attempt alone, which takes the place of `path` unless a later attempt has the folder."""
         draft = path.with_name(f"{path.name}.attempt-{self.attempt}.draft")
-        yield draft
         self.owner.check()
-        draft.replace(path)
+        try:
+            yield draft
+            self.owner.check()
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def record_attempt(self, attempt: Attempt) -> None:
         """Write down what this attempt is, in attempts/NNNN.json."""

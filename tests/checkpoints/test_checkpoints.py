@@ -1,6 +1,7 @@
 """The checkpoint format: exact, whole or not at all, and independent of who wrote which range."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -186,6 +187,40 @@ def test_retention_keeps_the_newest_and_the_multiples(tmp_path):
     for step in range(5, 55, 5):
         retain(tmp_path, config, write(tmp_path, step))
     assert [int(path.name[5:13]) for path in checkpoint_folders(tmp_path)] == [50, 45, 40, 20]
+
+
+def test_an_orphan_never_removes_what_a_later_attempt_has_written(tmp_path):
+    later = [write(tmp_path, step, attempt=2) for step in (5, 40, 50)]
+    for step in (10, 20, 30):
+        retain(tmp_path, CheckpointConfig(keep_last=1), write(tmp_path, step, attempt=1))
+    assert sorted(checkpoint_folders(tmp_path)) == sorted([*later, tmp_path / "step-00000030.attempt-1"])
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_checkpoint_that_is_not_allowed_in_the_end_does_not_become_one(tmp_path, background):
+    def taken_over():
+        raise ValueError("taken over")
+
+    with pytest.raises(ValueError, match="taken over"):
+        if background:
+            writer = BackgroundWriter(RANKS)
+            writer.write(tmp_path, make_manifest(10), cut(1)[0], print, taken_over)
+            writer.wait()
+        else:
+            write_checkpoint(tmp_path, make_manifest(10), cut(1)[0], RANKS, taken_over)
+    assert not checkpoint_folders(tmp_path)
+
+
+def test_what_is_cleared_can_not_become_a_checkpoint_any_more(tmp_path, monkeypatch):
+    """An orphan may be about to rename it; its folder has lost its name before the first file goes."""
+    partial = tmp_path / "step-00000020.attempt-1.partial"
+    partial.mkdir()
+    (partial / "manifest.json").touch()
+    named = []
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda *words, **named_: (named.append(partial.exists()), remove(*words)))
+    clear_leftovers(tmp_path, attempt=2)
+    assert named == [False] and not list(tmp_path.iterdir())
 
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path):

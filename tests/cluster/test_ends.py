@@ -6,18 +6,13 @@ import time
 
 import pytest
 
-from src.cluster.ends import FAILED, FINISHED, HUNG, STOPPED, leave_word, verdict
+from src.cluster.ends import FAILED, HUNG, STOPPED, leave_word, verdict
 from src.run.failure import STACKS_HEADER
 
 
 def failure(folder, rank, message, by_user):
     told = {"rank": rank, "time": time.time(), "message": message, "by_user": by_user, "trace": ""}
     (folder / f"rank-{rank}.json").write_text(json.dumps(told))
-
-
-def test_nothing_bad_is_finished(tmp_path):
-    leave_word(tmp_path, 0, 0)
-    assert verdict(tmp_path)[0] == FINISHED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT])

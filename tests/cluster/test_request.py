@@ -1,11 +1,14 @@
 """What the flags ask for."""
 
+import re
 import sys
+from contextlib import suppress
 
 import pytest
 
 from src.cluster.flags import parse, request_of
 from src.cluster.request import Request, minutes
+from tests.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,14 @@ def test_flags_that_a_machine_without_slurm_ignores_are_named():
     asked = Request(cluster="local", partition="p", slurm=("a=b",), time=5, setup=("export A=1",))
     assert asked.ignored() == ["--partition", "--slurm"]
     assert Request(partition="p").ignored() == []
+
+
+def test_every_flag_that_the_page_tells_of_exists(monkeypatch, capsys):
+    text = (ROOT / "docs" / "slurm.md").read_text()
+    told = set(re.findall(r"--[a-z][a-z-]+", text.partition("## Without main_distributed.py")[0]))
+    monkeypatch.setattr(sys, "argv", ["main_distributed.py", "--help"])
+    with suppress(SystemExit):
+        parse()
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    assert told - known == {"--signal"}  # scancel's
+    assert known - told == {"--help"}

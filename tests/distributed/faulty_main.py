@@ -92,19 +92,48 @@ def slow(original):
     return complete
 
 
-def slow_export(original):
-    """The encoder takes three seconds to write."""
+def sluggish(original):
+    """From the thirteenth step on, each takes four seconds."""
 
-    def export(*words):
-        time.sleep(3)
-        original(*words)
+    def step(engine, number):
+        time.sleep(4 if number >= 12 else 0)
+        original(engine, number)
 
-    return export
+    return step
+
+
+def last_look(original):
+    """From the third one of an attempt on, each forward of an evaluation takes 0.1 s."""
+    looks = []
+
+    def measure(monitor, engine, alive):
+        looks.append(engine)
+        return original(monitor, engine, late_by(0.1 * (len(looks) > 2), alive))
+
+    return measure
+
+
+def late_by(seconds, original):
+    """What would be done at once is done so much later, and announced if that is long."""
+
+    def do(*words, **named):
+        if seconds > 1:
+            print(f"{original.__name__} in {seconds} s", flush=True)
+        time.sleep(seconds)
+        return original(*words, **named)
+
+    return do
+
+
+def looking_slowly(original):
+    """Each forward of an evaluation takes 0.1 s."""
+    return lambda monitor, engine, alive: original(monitor, engine, late_by(0.1, alive))
 
 
 def sow(fault):
     from src.checkpoints import write
     from src.engines.training import TrainingEngine
+    from src.evaluation.monitor import Monitor
     from src.run import training
 
     if fault == "ema_off":
@@ -117,10 +146,20 @@ def sow(fault):
         TrainingEngine.forward_backward = poisoned(TrainingEngine.forward_backward)
     elif fault == "slow_disk":
         write._complete = slow(write._complete)
+    elif fault == "slow_steps":
+        TrainingEngine.step = sluggish(TrainingEngine.step)
+    elif fault == "slow_evaluation":
+        Monitor.measure = looking_slowly(Monitor.measure)
+    elif fault == "slow_last_evaluation":
+        Monitor.measure = last_look(Monitor.measure)
+    elif fault == "slow_baseline":
+        Monitor.baseline = looking_slowly(Monitor.baseline)
+    elif fault == "slow_probe":
+        Monitor._probe = late_by(3, Monitor._probe)
+    elif fault == "slow_export":
+        training.export_encoder = late_by(3, training.export_encoder)
     elif fault == "late_init":
         training.initial_weights = late(training.initial_weights)
-    elif fault == "slow_export":
-        training.export_encoder = slow_export(training.export_encoder)
     elif fault == "rank_1_hangs":
         TrainingEngine.step = hanging(TrainingEngine.step)
     elif fault == "rank_1_fails":
