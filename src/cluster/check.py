@@ -174,8 +174,9 @@ def refuse_logs(folder: Path) -> None:
     Raises:
         ValueError: says why.
     """
-    if "%" in str(folder):
-        raise ValueError(f"--folder {folder}: name a folder without %; each file in it begins with its job's number")
+    place = folder.expanduser().absolute()
+    if "%" in str(place):
+        raise ValueError(f"--folder {place}: name a folder without %; each file in it begins with its job's number")
     refuse_unwritable(folder, "--folder")
 
 

@@ -1,4 +1,8 @@
-"""How the ranks of an attempt ended, as their tasks leave word of it for each other: the first end is the cause."""
+"""How the ranks of an attempt ended, as their tasks leave word of it for each other, and what became of the attempt.
+
+Only ends that were bad are told. Task 0 reads them and decides; the other tasks read its word alone, so that a job of a
+thousand tasks does not read a thousand files a thousand times.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from src.distributed.processes import STOPS
+from src.files import replace_text
 from src.run.failure import describe_hang, first_failure, hung_ranks
 
-STOPPED, HUNG, FAILED = "stopped", "hung", "failed"
+STOPPED, HUNG, LOST, FAILED = "stopped", "hung", "lost", "failed"
+VERDICT = "verdict.json"
 
 
 @dataclass(frozen=True)
 class End:
-    """The end of a rank."""
+    """The bad end of a rank."""
 
     rank: int
     code: int
     """The exit code of its process, negative for a signal that killed it."""
     time: float
+    echo: bool = False
+    """Whether its own task has killed it, because another one had ended."""
 
     @property
     def stop(self) -> signal.Signals | None:
@@ -29,14 +37,15 @@ class End:
         number = self.code - 128 if self.code > 128 else -self.code
         return signal.Signals(number) if number in STOPS else None
 
+    @property
+    def killed(self) -> bool:
+        """Whether something has killed it: out of memory, a fault in a library."""
+        return self.code < 0 and self.stop is None and not self.echo
 
-def leave_word(folder: Path, rank: int, code: int) -> End:
-    """Tell the other tasks that a rank has ended badly."""
-    end = End(rank, code, time.time())
-    path = folder / f"rank-{rank}.end"
-    path.with_suffix(".draft").write_text(json.dumps(asdict(end)))
-    path.with_suffix(".draft").replace(path)
-    return end
+
+def leave_word(folder: Path, rank: int, code: int, echo: bool = False) -> None:
+    """Tell task 0 that a rank has ended badly."""
+    replace_text(folder / f"rank-{rank}.end", json.dumps(asdict(End(rank, code, time.time(), echo))))
 
 
 def known_ends(folder: Path) -> list[End]:
@@ -44,23 +53,40 @@ def known_ends(folder: Path) -> list[End]:
     return sorted((End(**json.loads(path.read_text())) for path in folder.glob("rank-*.end")), key=lambda end: end.time)
 
 
-def verdict(folder: Path) -> tuple[str, str]:
-    """What became of an attempt, by what is known of its ranks (one has ended badly), and a sentence of why.
+def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
+    """What became of an attempt of so many ranks, of which some have ended badly, and a sentence of why.
 
-    A user's mistake is the cause wherever it happens. A rank that has hung takes the others with it as echoes. Else
-    the first rank that ended otherwise than well is the cause: what the others say when one is gone is an echo.
+    A user's mistake is the cause wherever it happens. A rank that has hung takes the others with it as echoes, and so
+    does one that was killed. A rank of which there is no word is on a node that is gone. Else the first end is the
+    cause: what the others say when one is gone is an echo.
     """
-    first, failure = known_ends(folder)[0], first_failure(folder)
+    first, failure = ends[0], first_failure(failures)
     if failure is not None and failure.by_user:
         return FAILED, failure.message
-    if hung := hung_ranks(folder):
+    if hung := hung_ranks(failures):
         return HUNG, describe_hang(hung)
+    if killed := [end for end in ends if end.killed]:
+        name = signal.Signals(-killed[0].code).name
+        hint = " (often: out of memory)" if name == "SIGKILL" else ""
+        return FAILED, f"rank {killed[0].rank} was killed by {name}{hint}"
     if first.stop is not None:
         return STOPPED, first.stop.name
-    if first.code < 0:
-        name = signal.Signals(-first.code).name
-        hint = " (often: out of memory)" if name == "SIGKILL" else ""
-        return FAILED, f"rank {first.rank} was killed by {name}{hint}"
+    if silent := set(range(ranks)) - {end.rank for end in ends}:
+        return LOST, f"no word of rank {', '.join(map(str, sorted(silent)[:8]))}: its node is gone"
     if failure is not None:
         return FAILED, f"rank {failure.rank}: {failure.message}"
     return FAILED, f"rank {first.rank} ended with code {first.code}"
+
+
+def tell_verdict(folder: Path, outcome: str, why: str) -> None:
+    """Task 0's word."""
+    replace_text(folder / VERDICT, json.dumps([outcome, why]))
+
+
+def told_verdict(folder: Path) -> tuple[str, str] | None:
+    """Task 0's word, if it has come."""
+    try:
+        outcome, why = json.loads((folder / VERDICT).read_text())
+    except FileNotFoundError:
+        return None
+    return outcome, why

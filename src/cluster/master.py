@@ -10,8 +10,8 @@ import random
 import socket
 from collections.abc import Mapping
 
-PORTS = range(20000, 32768)
-"""Below those that Linux gives to outgoing connections, which could take it before rank 0 does."""
+from src.distributed.slurm import PORTS, resolves
+
 NOWHERE = ("192.0.2.1", 9)
 """An address for documentation (RFC 5737): the kernel names the interface that would be used, and sends nothing."""
 
@@ -26,15 +26,6 @@ def address(environment: Mapping[str, str]) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(NOWHERE)
         return str(probe.getsockname()[0])
-
-
-def resolves(name: str) -> bool:
-    """Whether a name leads to an address here."""
-    try:
-        socket.getaddrinfo(name, None)
-    except OSError:
-        return False
-    return True
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, fields
 
 TIME = re.compile(r"(?:(?P<days>\d+)-(?P<rest>\d+(?::\d+){0,2})|(?P<clock>\d+(?::\d+){0,2}))")
+SECRET = re.compile(r"\b(\w*(?:_KEY|TOKEN|SECRET|PASSWORD)\w*)=", re.IGNORECASE)
 OURS = {
     "array": "--seeds, --sweep or --batch-launch",
     "chdir": "the folder that you call main_distributed.py from",
@@ -16,6 +17,7 @@ OURS = {
     "ntasks": "--nodes and --tasks-per-node",
     "ntasks-per-node": "--tasks-per-node",
     "open-mode": "none: logs are always appended to",
+    "no-requeue": "--retries 0 (a job that is preempted would never go on)",
     "output": "--folder",
     "signal": "--signal-delay",
     "time": "--time",
@@ -84,6 +86,17 @@ class Request:
                 f"--signal-delay {self.signal_delay} seconds is not less than --time, {self.time} minutes: the job "
                 f"would be told to stop before it begins; lower one or raise the other"
             )
+        if self.gpus_per_node and self.gpus_per_node < self.tasks_per_node:
+            raise ValueError(
+                f"--gpus-per-node {self.gpus_per_node} is less than --tasks-per-node {self.tasks_per_node}: each task"
+                f" has a GPU of its own; give as many GPUs, or fewer tasks"
+            )
+        for line in self.setup:
+            if secret := SECRET.search(line):
+                raise ValueError(
+                    f"--setup holds {secret[1]}, which would stand in the job's script for all to read: export it"
+                    f" before you call main_distributed.py (jobs inherit the environment), or use ~/.netrc"
+                )
         given = {field.name.replace("_", "-") for field in fields(self)} - {"slurm", "setup", "memory", "time", "name"}
         for key in self.options:
             if key in OURS or key in given:
@@ -96,8 +109,8 @@ class Request:
         if self.cluster == "slurm":
             return []
         names = ["partition", "memory", "cpus_per_task", "account", "qos", "constraint", "reservation"]
-        names += ["exclude", "nodelist", "comment", "slurm", "array_parallelism"]
-        names += ["setup", "gpus_per_node", "time", "signal_delay"] if self.cluster == "debug" else []
+        names += ["exclude", "nodelist", "comment", "name", "slurm", "array_parallelism"]
+        names += ["setup", "gpus_per_node", "time", "signal_delay", "retries"] if self.cluster == "debug" else []
         plain = Request()
         return [_flag(name) for name in names if getattr(self, name) != getattr(plain, name)]
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from src.checkpoints.manifest import FOLDER_NAME
-from src.cluster.ends import HUNG
+from src.cluster.ends import HUNG, STOPPED
 
 REQUEUES = "requeues.jsonl"
 """Of a submission: a line for each attempt that ended before the run did."""
-ASK_SECONDS, ASK_AGAIN_SECONDS = 60.0, 5.0
+ANSWER_SECONDS, AGAIN_SECONDS = 60.0, 10.0
 """So long may slurmctld take to answer one question, and so long it is left alone after it failed to."""
-TIMES = 5
+PATIENCE_SECONDS = 1800.0
+"""A slurmctld that is away comes back, or another one takes over; the job holds its nodes meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +50,54 @@ def newest_step(checkpoints: Path) -> int:
 
 
 def ended_attempts(submission: Path, job: str) -> list[Ended]:
-    """Those of a job that did not finish the run, in their order."""
-    path = submission / REQUEUES
-    if not path.exists():
-        return []
-    return [ended for line in path.read_text().splitlines() if (ended := Ended(**json.loads(line))).job == job]
+    """Those of a job that did not finish the run, in their order; a line that a dying node has torn is passed over."""
+    path, found = submission / REQUEUES, []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(ValueError, TypeError):
+            found.append(Ended(**json.loads(line)))
+    return [ended for ended in found if ended.job == job]
 
 
 def record(submission: Path, ended: Ended, retries: int) -> None:
     """Write down how an attempt ended.
 
     Raises:
-        ValueError: it has hung, or was in vain, once more than is allowed.
+        ValueError: it was in vain, and so were as many before it as are allowed in a row: since one was stopped that
+            had got further.
     """
     with (submission / REQUEUES).open("a") as file:
         file.write(json.dumps(asdict(ended)) + "\n")
-    vain = sum(other.in_vain for other in ended_attempts(submission, ended.job))
-    if ended.in_vain and vain > retries:
+        file.flush()
+        os.fsync(file.fileno())
+    vain = 0
+    for other in ended_attempts(submission, ended.job):
+        vain = vain + 1 if other.in_vain else 0 if other.outcome == STOPPED else vain
+    if vain > retries:
         raise ValueError(
-            f"job {ended.job} has hung or ended without a new step {vain} times (the last time: {ended.why}), more"
-            f" often than --retries {retries} allows, and is not put into the queue again: look for the cause in its"
-            f" logs, and submit it again with {submission / 'submit.sh'}"
+            f"job {ended.job} has hung or ended without a new step {vain} times in a row (the last time: {ended.why}),"
+            f" more often than --retries {retries} allows, and is not put into the queue again: look for the cause in"
+            f" its logs, and submit it again with {submission / 'submit.sh'}"
         )
+
+
+def put_back(job: str, restart: int) -> str | None:
+    """Have SLURM end all processes of a job and start it again when it is its turn; or why that was not to be done.
+
+    Raises:
+        ValueError: SLURM refuses, or is away for too long.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            if why_not := refusal(job, restart):
+                return why_not
+            _ask("scontrol", "requeue", job)
+            return None
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ValueError(f"job {job} could not be put into the queue: {error}") from None
+            print(f"asking again: {error}", flush=True)
+        time.sleep(AGAIN_SECONDS)
 
 
 def refusal(job: str, restart: int) -> str | None:
@@ -77,35 +107,40 @@ def refusal(job: str, restart: int) -> str | None:
     started since is another attempt's: this one is an orphan, whose node slurmctld had given up.
 
     Raises:
-        ValueError: slurmctld does not answer.
+        OSError: slurmctld does not answer.
     """
-    told = _ask("scontrol", "show", "job", "-o", job)
-    state, restarts = re.search(r"\bJobState=(\w+)", told), re.search(r"\bRestarts=(\d+)", told)
-    if state is None or restarts is None:
-        return f"scontrol does not tell its state: {told[:200]!r}"
-    if int(restarts[1]) != restart:
-        return f"it has been started {restarts[1]} times again, and this is the attempt after {restart}"
-    return None if state[1] == "RUNNING" else f"it is {state[1]}"
+    told = _told(job)
+    if "JobState" not in told or "Restarts" not in told:
+        return f"scontrol does not tell its state: {told}"
+    if int(told["Restarts"]) != restart:
+        return f"it has been started {told['Restarts']} times again, and this is the attempt after {restart}"
+    return None if told["JobState"] == "RUNNING" else f"it is {told['JobState']}"
 
 
-def requeue(job: str) -> None:
-    """Have SLURM end all processes of a job and start it again when it is its turn.
+def seconds_left(job: str) -> float:
+    """Until a job's time is over; infinite where nobody knows."""
+    try:
+        end = datetime.fromisoformat(_told(job).get("EndTime", ""))
+    except (OSError, ValueError):
+        return float("inf")
+    return (end - datetime.now()).total_seconds()
 
-    Raises:
-        ValueError: SLURM refuses.
-    """
-    _ask("scontrol", "requeue", job)
+
+def _told(job: str) -> dict[str, str]:
+    return dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", _ask("scontrol", "show", "job", "-o", job)))
 
 
 def _ask(*words: str) -> str:
-    """What a command of SLURM says; asked again where slurmctld is busy or away."""
-    for left in reversed(range(TIMES)):
-        try:
-            return subprocess.run(words, check=True, capture_output=True, text=True, timeout=ASK_SECONDS).stdout
-        except subprocess.TimeoutExpired:
-            problem = f"no answer within {ASK_SECONDS:.0f} s"
-        except subprocess.CalledProcessError as error:
-            problem = error.stderr.strip()
-        if left:
-            time.sleep(ASK_AGAIN_SECONDS)
-    raise ValueError(f"`{' '.join(words)}` fails: {problem}")
+    """What a command of SLURM says.
+
+    Raises:
+        OSError: it fails, or does not answer.
+    """
+    try:
+        plain = {name: value for name, value in os.environ.items() if name != "SLURM_TIME_FORMAT"}
+        asked = subprocess.run(words, check=True, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=plain)
+        return asked.stdout
+    except subprocess.TimeoutExpired:
+        raise OSError(f"`{' '.join(words)}` has not answered within {ANSWER_SECONDS:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        raise OSError(f"`{' '.join(words)}` fails: {error.stderr.strip()}") from None

@@ -67,7 +67,7 @@ def submit(checked: list[Checked], request: Request, logs: Path, directory: Path
     submissions = write_submissions(checked, request, logs, directory)
     tasks = [Task(one.folder, one.code, one.config, directory, request.retries) for one in submissions]
     try:
-        with _environment(request, submissions[0].code):
+        with _environment(request, submissions[0].code), _uninterrupted(request.cluster == "slurm"):
             executor = _executor(request, logs, submissions)
             handles = executor.submit_array(tasks)
     except BaseException as error:
@@ -140,7 +140,7 @@ def _slurm(
         wckey=None,
         array_parallelism=request.array_parallelism,
         signal_delay_s=request.signal_delay,
-        setup=[*request.setup, *_setup(submissions[0].code)],
+        setup=[*request.setup, *_setup([submission.code for submission in submissions])],
         srun_args=["--kill-on-bad-exit=1", "--export=ALL", f"--cpus-per-task={processors}"],
         additional_parameters={
             "requeue": True,
@@ -156,15 +156,16 @@ def _python(lines: Sequence[str]) -> str:
     return f"sh -c {shlex.quote('; '.join(lines))} {shlex.quote(sys.executable)} -P"
 
 
-def _setup(code: Path) -> list[str]:
-    """Lines of the job's script, on its first node: where ranks meet, and which code tasks load.
+def _setup(codes: Sequence[Path]) -> list[str]:
+    """Lines of the job's script, on its first node: where ranks meet, and which code tasks load, each job its own.
 
     The script's own shell waits for its tasks when it is told to stop (`trap :`); they do the saving.
     """
     python = f"{shlex.quote(sys.executable)} -P"
     return [
         f"trap : {SIGNALS}",
-        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"codes=({' '.join(shlex.quote(str(code)) for code in codes)})",
+        'export PYTHONPATH="${codes[${SLURM_ARRAY_TASK_ID:-0}]}${PYTHONPATH:+:$PYTHONPATH}"',
         f"meeting=$({python} -m src.cluster.master) || exit 1",
         "export $meeting",
     ]
@@ -221,6 +222,16 @@ def _clean(logs: Path, left: set[Path], submissions: Sequence[Submission]) -> No
             path.unlink()
     if logs.is_dir() and not any(logs.iterdir()):
         logs.rmdir()
+
+
+@contextmanager
+def _uninterrupted(wanted: bool) -> Iterator[None]:
+    """Ctrl-C waits: a job that sbatch has taken would stand in the queue with its code removed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT] if wanted else [])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _own_words(error: Exception) -> str:

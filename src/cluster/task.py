@@ -19,21 +19,25 @@ from zlib import crc32
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from src.cluster.ends import FAILED, known_ends, leave_word, verdict
-from src.cluster.requeue import Ended, ended_attempts, newest_step, record, refusal, requeue
+from src.cluster.ends import FAILED, HUNG, STOPPED, End, decide, known_ends, leave_word, tell_verdict, told_verdict
+from src.cluster.requeue import Ended, ended_attempts, newest_step, put_back, record, seconds_left
 from src.distributed.processes import STOPS, block_stops
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
-from src.run.failure import hung_ranks, own_failure
+from src.run.failure import STACKS_HEADER, own_failure, tell_stands
 from src.run.launch import HANG_SECONDS
 
 ECHO_SECONDS = HANG_SECONDS + 5.0
 """So long a rank may go on when another one has ended badly: what it waits for in a collective may never come."""
-ENDED_SECONDS = 120.0
-"""So long SLURM may take to end the tasks of a job that is in the queue again."""
-POLL_SECONDS, LOOK_SECONDS = 0.1, 2.0
-"""Between looks at the own rank, and at the folder in which the others leave word."""
-TOLD = "told"
-"""The file that says that task 0 has told the cause: srun ends all tasks when the first one fails."""
+WORD_SECONDS = ECHO_SECONDS + 20.0
+"""So long task 0 waits for the word of all: a rank may be killed as an echo first."""
+TOO_LATE_SECONDS = 20.0
+"""Before the end of its time a job goes back into the queue, saved or not: one that is out of time never does."""
+ENDED_SECONDS = 7200.0
+"""So long SLURM may take to end the tasks of a job that goes back, or to see that the node of task 0 is gone."""
+POLL_SECONDS = 0.1
+"""Between looks at the own rank."""
+LOOK_SECONDS, SELDOM_SECONDS = 2.0, 10.0
+"""Between looks of task 0, and of each other one, into the folder where tasks leave word: there may be a thousand."""
 
 
 class RankFailed(Exception):
@@ -48,7 +52,7 @@ class Task:
         self.directory = directory
         """Where relative paths of the config begin."""
         self.retries = retries
-        """Attempts that may hang, or end without a new step, before the job is given up."""
+        """Attempts in a row that may hang, or end without a new step, before the job is given up."""
 
     def checkpoint(self) -> DelayedSubmission:
         """For submitit, which would put back only what has this."""
@@ -60,83 +64,153 @@ class Task:
         Raises:
             RankFailed: a rank has failed, or was stopped where there is no queue; submitit ends the task with 1.
         """
-        place = JobEnvironment()
-        restart = int(os.environ.get("SLURM_RESTART_COUNT", len(ended_attempts(self.submission, place.job_id))))
-        words = self.submission / "failures" / f"{place.job_id}-{restart}"
-        words.mkdir(parents=True, exist_ok=True)
-        begun = newest_step(self._checkpoints)
-        own = {FAILURES: str(words), JOB: place.job_id, RESTART: str(restart), LAUNCHER: str(os.getpid())}
-        code = self._run(_environment_of_rank(place) | own, words)
+        signals = _Signals()
+        Attempt(self, JobEnvironment(), signals).run()
+
+
+class _Signals:
+    """What this process was sent, from now on, and passes on to its rank."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._rank: subprocess.Popen[bytes] | None = None
+        for number in STOPS:
+            signal.signal(number, self._receive)
+
+    def pass_on_to(self, rank: subprocess.Popen[bytes]) -> None:
+        """Also what came before there was a rank; twice does no harm."""
+        self._rank = rank
+        for number in list(self.received):
+            rank.send_signal(number)
+
+    def _receive(self, number: int, _: object) -> None:
+        self.received.append(number)
+        if self._rank is not None:
+            self._rank.send_signal(number)
+
+
+class Attempt:
+    """One start of a job, as one of its tasks sees it."""
+
+    def __init__(self, task: Task, place: JobEnvironment, signals: _Signals) -> None:
+        self.task, self.place, self.signals = task, place, signals
+        self.job, self.rank = place.job_id, place.global_rank
+        restart = os.environ.get("SLURM_RESTART_COUNT")
+        self.restart = len(ended_attempts(task.submission, self.job)) if restart is None else int(restart)
+        self.failures = task.submission / "failures" / f"{self.job}-{self.restart}"
+        """Where ranks leave errors and stacks."""
+        self.words = self.failures / "ends"
+        """Where tasks leave word for each other; nothing is written there while all is well."""
+        self.words.mkdir(parents=True, exist_ok=True)
+        self._checkpoints = task.submission.parents[1] / "checkpoints"
+        self._begun = newest_step(self._checkpoints)
+
+    def run(self) -> None:
+        """The rank, and what has to be done when it has ended badly."""
+        code, echo = self._run_rank()
         if code == 0:
+            self._tidy()
             return
-        leave_word(words, place.global_rank, code)
-        outcome, why = _verdict(words, place.num_tasks)
-        _tell(words, place.global_rank, outcome, why)
-        if outcome == FAILED or place.cluster == "debug":
-            raise RankFailed(why)
-        if place.global_rank == 0:
-            ended = Ended(place.job_id, restart, outcome, why, begun, newest_step(self._checkpoints), time.time())
-            self._put_back(place, ended)
-        if place.cluster == "slurm":
+        leave_word(self.words, self.rank, code, echo)
+        if self.rank:
+            outcome, why = self._wait_for_verdict()
+        else:
+            outcome, why = decide(self._all_ends(), self.failures, self.place.num_tasks)
+        self._tell(outcome, why)
+        if self.rank == 0:
+            tell_verdict(self.words, outcome, why)
+        if outcome == FAILED or self.place.cluster == "debug":
+            raise RankFailed(why if outcome == FAILED else f"stopped by {why}")
+        if self.rank == 0:
+            self._put_back(outcome, why)
+        self._tidy()
+        if self.place.cluster == "slurm":
             time.sleep(ENDED_SECONDS)  # until SLURM ends all tasks: one that goes before would be taken for a failure
         sys.exit(1)
 
-    @property
-    def _checkpoints(self) -> Path:
-        return self.submission.parents[1] / "checkpoints"
-
-    def _run(self, environment: dict[str, str], words: Path) -> int:
-        """The exit code of this task's rank, which is sent what this process is sent."""
-        received: list[int] = []
-        ranks: list[subprocess.Popen[bytes]] = []
-
-        def pass_on(number: int, _: object) -> None:
-            received.append(number)
-            for rank in ranks:
-                rank.send_signal(number)
-
-        for number in STOPS:
-            signal.signal(number, pass_on)
+    def _run_rank(self) -> tuple[int, bool]:
+        """The exit code of this task's rank, and whether it was killed here as the echo of another one's end."""
+        task, own = self.task, {FAILURES: self.failures, JOB: self.job, RESTART: self.restart, LAUNCHER: os.getpid()}
         rank = subprocess.Popen(
-            [sys.executable, str(self.code / "main.py"), "--fname", str(self.config)],
-            cwd=self.directory,
-            env=environment,
+            [sys.executable, str(task.code / "main.py"), "--fname", str(task.config)],
+            cwd=task.directory,
+            env=_environment_of_rank(self.place) | {name: str(value) for name, value in own.items()},
             preexec_fn=block_stops,
         )
-        ranks.append(rank)
-        for earlier in received:  # before there was a rank; twice does no harm
-            rank.send_signal(earlier)
-        look, bad_since, state = 0.0, None, words.stat().st_mtime_ns
+        self.signals.pass_on_to(rank)
+        look, bad_since, echo = 0.0, None, False
         while rank.poll() is None:
             time.sleep(POLL_SECONDS)
             if (now := time.monotonic()) < look:
                 continue
-            look = now + LOOK_SECONDS
-            if bad_since is None and words.stat().st_mtime_ns != state and known_ends(words):
+            look = now + (SELDOM_SECONDS if self.rank else LOOK_SECONDS)
+            if self.rank == 0 and self.signals.received:
+                self._leave_in_time()
+            if bad_since is None and any(self.words.iterdir()):
                 bad_since = now
             if bad_since is not None and now - bad_since > ECHO_SECONDS:
                 rank.kill()
-        return rank.wait()
+                echo = True
+        return rank.wait(), echo
 
-    def _put_back(self, place: JobEnvironment, ended: Ended) -> None:
+    def _leave_in_time(self) -> None:
+        """Put the job back before its time is over, though its ranks have not saved: afterwards nobody would."""
+        if self.place.cluster == "slurm" and seconds_left(self.job) < TOO_LATE_SECONDS:
+            self._put_back(STOPPED, "its time was over before it had saved")
+            time.sleep(ENDED_SECONDS)
+
+    def _all_ends(self) -> list[End]:
+        """The ends of all ranks, when all tasks have left word or will not."""
+        patience = time.monotonic() + WORD_SECONDS
+        while len(ends := known_ends(self.words)) < self.place.num_tasks and time.monotonic() < patience:
+            time.sleep(5 * POLL_SECONDS)
+        return ends
+
+    def _wait_for_verdict(self) -> tuple[str, str]:
+        """Task 0's word; without it the node of task 0 is gone, and SLURM will see that."""
+        patience = time.monotonic() + ENDED_SECONDS
+        while (told := told_verdict(self.words)) is None and time.monotonic() < patience:
+            time.sleep(5 * POLL_SECONDS)
+        return told or (FAILED, "task 0 has not said what became of the others")
+
+    def _tell(self, outcome: str, why: str) -> None:
+        """Task 0 tells the cause and all stacks, the others what their own ranks have left."""
+        if outcome == HUNG and self.rank == 0:
+            tell_stands(self.failures, self.place.num_tasks)
+        elif outcome != STOPPED:
+            failure = own_failure(self.failures, self.rank)
+            if failure is not None and not failure.by_user:
+                print(failure.trace, end="", file=sys.stderr)
+        if outcome == FAILED:
+            print(f"error: {why}", file=sys.stderr)
+        sys.stderr.flush()
+
+    def _put_back(self, outcome: str, why: str) -> None:
         """Have the job started again.
 
         Raises:
             RankFailed: it has been for nothing too often, or SLURM refuses.
         """
+        reached = newest_step(self._checkpoints)
+        ended = Ended(self.job, self.restart, outcome, why, self._begun, reached, time.time())
         try:
-            if place.cluster == "slurm" and (why_not := refusal(ended.job, ended.restart)):
-                print(f"job {ended.job} is not put into the queue by this attempt: {why_not}", flush=True)
-                return
-            record(self.submission, ended, self.retries)
-            print(f"job {ended.job} goes back into the queue: {ended.outcome}, {ended.why}", flush=True)
-            if place.cluster == "slurm":
-                requeue(ended.job)
-            else:
-                place._requeue(0)  # of submitit's executor on one machine: it looks at the exit code of its tasks
+            if self.place.cluster != "slurm" and why in (signal.SIGTERM.name, signal.SIGINT.name):
+                raise ValueError(f"cancelled by {why} after {reached} steps, which are saved; submit it again to go on")
+            record(self.task.submission, ended, self.task.retries)
+            print(f"job {self.job} goes back into the queue: {outcome}, {why}", flush=True)
+            if self.place.cluster != "slurm":
+                self.place._requeue(0)  # submitit's executor on one machine looks at the exit code of its tasks
+            elif why_not := put_back(self.job, self.restart):
+                print(f"job {self.job} is not put into the queue by this attempt: {why_not}", flush=True)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise RankFailed(str(error)) from None
+
+    def _tidy(self) -> None:
+        """Leave no empty file of stacks: a long run has many attempts, and each many ranks."""
+        stacks = self.failures / f"rank-{self.rank}.stacks"
+        if stacks.exists() and stacks.stat().st_size <= STACKS_HEADER:
+            stacks.unlink()
 
 
 def _environment_of_rank(place: JobEnvironment) -> dict[str, str]:
@@ -155,29 +229,3 @@ def _environment_of_rank(place: JobEnvironment) -> dict[str, str]:
         "WORLD_SIZE": str(place.num_tasks),
         "LOCAL_WORLD_SIZE": str(place.num_tasks // place.num_nodes),
     }
-
-
-def _verdict(words: Path, ranks: int) -> tuple[str, str]:
-    """What became of the attempt, when all ranks have left word or will not."""
-    patience = time.monotonic() + ECHO_SECONDS
-    while len(known_ends(words)) < ranks and time.monotonic() < patience:
-        time.sleep(POLL_SECONDS)
-    return verdict(words)
-
-
-def _tell(words: Path, rank: int, outcome: str, why: str) -> None:
-    """Task 0 tells the cause, the others what their own ranks have left, and not before it."""
-    told, patience = words / TOLD, time.monotonic() + ECHO_SECONDS
-    if rank:
-        while not told.exists() and time.monotonic() < patience:
-            time.sleep(POLL_SECONDS)
-    for number, stacks in hung_ranks(words).items():
-        if rank in (0, number):
-            print(f"--- rank {number} ---\n{stacks.rstrip()}", file=sys.stderr)
-    if outcome == FAILED:
-        if (failure := own_failure(words, rank)) and not failure.by_user:
-            print(failure.trace, end="", file=sys.stderr)
-        print(f"error: {why}", file=sys.stderr)
-    sys.stderr.flush()
-    if not rank:
-        told.touch()

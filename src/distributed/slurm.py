@@ -97,7 +97,7 @@ def _become_rank(environment: Environment) -> None:
 def _address(environment: Environment) -> str:
     """The step's first host, where rank 0 is; else, if rank 0 agrees that it is there, where srun was called."""
     first = hosts(environment["SLURM_STEP_NODELIST"])[0]
-    if _resolves(first):
+    if resolves(first):
         return first
     launch = environment.get("SLURM_LAUNCH_NODE_IPADDR", "")
     if launch and (environment["SLURM_PROCID"] != "0" or _is_here(launch)):
@@ -108,7 +108,8 @@ def _address(environment: Environment) -> str:
     )
 
 
-def _resolves(host: str) -> bool:
+def resolves(host: str) -> bool:
+    """Whether a name leads to an address here."""
     try:
         socket.getaddrinfo(host, None)
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -76,3 +77,12 @@ def describe_hang(hung: dict[int, str]) -> str:
     for rank, stacks in hung.items():
         ranks_at.setdefault(stacks.splitlines()[0], []).append(str(rank))
     return "; ".join(f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)} {where}" for where, ranks in ranks_at.items())
+
+
+def tell_stands(folder: Path, ranks: int) -> None:
+    """Print where every rank stood when one has hung; one that saw another one go has left its error."""
+    hung = hung_ranks(folder)
+    for rank in range(ranks):
+        failure = own_failure(folder, rank)
+        stood = hung.get(rank) or (failure.trace if failure is not None else "no word of it\n")
+        print(f"--- rank {rank} ---\n{stood}", end="", file=sys.stderr)

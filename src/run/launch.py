@@ -19,7 +19,7 @@ from pathlib import Path
 from src.config.experiment import ExperimentConfig, RunConfig
 from src.distributed.processes import STOPS
 from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
-from src.run.failure import describe_hang, first_failure, hung_ranks, own_failure
+from src.run.failure import describe_hang, first_failure, hung_ranks, tell_stands
 
 SAVE_SECONDS = 600.0
 """So long may ranks that were asked to stop take to finish their step and write it; who can't wait asks again."""
@@ -177,7 +177,12 @@ def _report(exit_codes: Sequence[int | None], failures: Path) -> int:
     """
     failure, hung = first_failure(failures), hung_ranks(failures)
     if hung and (failure is None or not failure.by_user):
-        _tell_hang(hung, failures, len(exit_codes))
+        tell_stands(failures, len(exit_codes))
+        print(
+            f"error: {describe_hang(hung)}; the stacks above tell where each rank stood. The same command goes on from"
+            " the last checkpoint",
+            file=sys.stderr,
+        )
         return 1
     if failure is None or not failure.by_user:
         for rank, code in enumerate(exit_codes):
@@ -193,16 +198,3 @@ def _report(exit_codes: Sequence[int | None], failures: Path) -> int:
     place = f"rank {failure.rank}: " if len(exit_codes) > 1 and not failure.by_user else ""
     print(f"error: {place}{failure.message}", file=sys.stderr)
     return 1
-
-
-def _tell_hang(hung: dict[int, str], failures: Path, ranks: int) -> None:
-    """Where every rank stood; one that saw another one go has left its error."""
-    for rank in range(ranks):
-        failure = own_failure(failures, rank)
-        stood = hung.get(rank) or (failure.trace if failure is not None else "no word of it\n")
-        print(f"--- rank {rank} ---\n{stood}", end="", file=sys.stderr)
-    print(
-        f"error: {describe_hang(hung)}; the stacks above tell where each rank stood. The same command goes on from the "
-        "last checkpoint",
-        file=sys.stderr,
-    )

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from src.cluster.ends import HUNG, STOPPED
-from src.cluster.requeue import Ended, ended_attempts, newest_step, record
+from src.cluster.ends import HUNG, LOST, STOPPED
+from src.cluster.requeue import REQUEUES, Ended, ended_attempts, newest_step, record
 
 
 def ended(restart, begun, reached, outcome=STOPPED, job="7"):
@@ -18,14 +18,27 @@ def test_attempts_that_get_further_are_not_counted(tmp_path):
     assert len(ended_attempts(tmp_path, "7")) == 20
 
 
-@pytest.mark.parametrize("outcome", [STOPPED, HUNG])
-def test_attempts_for_nothing_end_the_job_after_retries(tmp_path, outcome):
+@pytest.mark.parametrize("outcome", [STOPPED, HUNG, LOST])
+def test_attempts_for_nothing_end_the_job_after_retries_in_a_row(tmp_path, outcome):
     reached = 9 if outcome == HUNG else 5  # one that hung may have got further: its cause is still there
     for restart in range(2):
         record(tmp_path, ended(restart, 5, reached, outcome), retries=2)
-    record(tmp_path, ended(2, 5, 6), retries=2)
-    with pytest.raises(ValueError, match=r"3 times.*--retries 2.*submit\.sh"):
-        record(tmp_path, ended(3, 5, reached, outcome), retries=2)
+    with pytest.raises(ValueError, match=r"3 times in a row.*--retries 2.*submit\.sh"):
+        record(tmp_path, ended(2, 5, reached, outcome), retries=2)
+
+
+def test_a_long_life_of_preemptions_is_not_a_row(tmp_path):
+    for restart in range(100):
+        further = 0 if restart % 10 == 9 else 10
+        record(tmp_path, ended(restart, 10 * restart, 10 * restart + further), retries=1)
+
+
+def test_a_torn_line_is_passed_over(tmp_path):
+    record(tmp_path, ended(0, 5, 5), retries=1)
+    with (tmp_path / REQUEUES).open("a") as file:
+        file.write('{"job": "7", "resta\n')
+    with pytest.raises(ValueError, match="2 times"):
+        record(tmp_path, ended(1, 5, 5), retries=1)
 
 
 def test_another_job_counts_for_itself(tmp_path):
