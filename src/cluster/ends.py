@@ -57,11 +57,11 @@ def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
     """What became of an attempt of so many ranks, of which some have ended badly, and a sentence of why.
 
     A user's mistake is the cause wherever it happens. A rank that has hung takes the others with it as echoes, and so
-    does one that was killed. A rank of which there is no word is on a node that is gone. Else the first end is the
-    cause: what the others say when one is gone is an echo.
+    does one that was killed. Ranks that do not come together at the start are lost, and so is one of which there is no
+    word: its node is gone. Else the first end is the cause: what the others say when one is gone is an echo.
     """
     first, failure = ends[0], first_failure(failures)
-    if failure is not None and failure.by_user:
+    if failure is not None and failure.by_user and not failure.again:
         return FAILED, failure.message
     if hung := hung_ranks(failures):
         return HUNG, describe_hang(hung)
@@ -71,6 +71,8 @@ def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
         return FAILED, f"rank {killed[0].rank} was killed by {name}{hint}"
     if first.stop is not None:
         return STOPPED, first.stop.name
+    if failure is not None and failure.again:
+        return LOST, failure.message
     if silent := set(range(ranks)) - {end.rank for end in ends}:
         return LOST, f"no word of rank {', '.join(map(str, sorted(silent)[:8]))}: its node is gone"
     if failure is not None:

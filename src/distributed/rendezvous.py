@@ -25,6 +25,13 @@ POLL_SECONDS = 0.05
 ATTEMPT, ARRIVED, VERDICT = "attempt", "arrived/", "verdict"
 
 
+class NotMet(ValueError):
+    """The ranks have not come together: a node that is slow or gone, a port that was taken meanwhile."""
+
+    again = True
+    """Another start may go better."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a rank computes."""
@@ -44,8 +51,8 @@ def meet(rank: int, world_size: int, place: Place, patience: float = PATIENCE_SE
     """The store of this attempt, when all of its ranks have come to it.
 
     Raises:
-        ValueError: rank 0 can't be reached or can't listen, the store is another attempt's, ranks did not come, or
-            where they compute does not go together; one sentence, on all ranks that can know it.
+        NotMet: rank 0 can't be reached or can't listen, the store is another attempt's, or ranks did not come.
+        ValueError: where they compute does not go together; one sentence, as of NotMet, on all ranks that can know it.
     """
     answer: Future[dist.Store] = Future()
 
@@ -59,7 +66,7 @@ def meet(rank: int, world_size: int, place: Place, patience: float = PATIENCE_SE
     try:
         return answer.result(patience + 2 * GRACE_SECONDS)
     except TimeoutError:
-        raise ValueError(
+        raise NotMet(
             f"what listens at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} does not answer rank {rank}: end "
             "that process, or set MASTER_PORT to another port, the same for all ranks"
         ) from None
@@ -101,14 +108,16 @@ def _meet(rank: int, world_size: int, place: Place, patience: float) -> dist.Sto
         _refuse_stale(ours, own, rank, address)
     ours.set(f"{ARRIVED}{rank}", json.dumps(asdict(place)))
     if rank == 0:
-        ours.set(VERDICT, _verdict(ours, world_size, address, patience))
+        ours.set(VERDICT, json.dumps(_verdict(ours, world_size, address, patience)))
     ours.set_timeout(datetime.timedelta(seconds=patience + GRACE_SECONDS))
     try:
-        verdict = ours.get(VERDICT).decode()
+        late, wrong = json.loads(ours.get(VERDICT))
     except RuntimeError:
-        raise ValueError(f"rank 0 at {address} was gone before all ranks had come: see why it ended") from None
-    if verdict:
-        raise ValueError(verdict)
+        raise NotMet(f"rank 0 at {address} was gone before all ranks had come: see why it ended") from None
+    if late:
+        raise NotMet(late)
+    if wrong:
+        raise ValueError(wrong)
     return store
 
 
@@ -140,7 +149,7 @@ def _open(rank: int, world_size: int, patience: float) -> tuple[dist.Store, str]
             master_listen_fd=int(listener) if listener and holds else None,
         )
     except RuntimeError as error:
-        raise ValueError(_no_store(rank, holds, f"{host}:{port}", patience, error)) from None
+        raise NotMet(_no_store(rank, holds, f"{host}:{port}", patience, error)) from None
     if agent:
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     return store, f"{host}:{port}"
@@ -165,26 +174,29 @@ def _refuse_stale(store: dist.Store, own: str, rank: int, address: str) -> None:
     try:
         found = store.get(ATTEMPT).decode()
     except RuntimeError:
-        raise ValueError(
+        raise NotMet(
             f"what answers rank {rank} at {address} is no store of this run's rank 0: set MASTER_PORT to another port, "
             "the same for all ranks"
         ) from None
     if found != own:
-        raise ValueError(
+        raise NotMet(
             f"the store at {address} is that of {found}, and rank {rank} is of {own}: end the processes of the other, "
             "or set MASTER_PORT to another port, the same for all ranks"
         )
 
 
-def _verdict(store: dist.Store, world_size: int, address: str, patience: float) -> str:
-    """What keeps the ranks from beginning, once all have come or the patience is over; empty if nothing does."""
+def _verdict(store: dist.Store, world_size: int, address: str, patience: float) -> tuple[str, str]:
+    """Who has not come when the patience is over, and why those that have can't begin; empty if nothing speaks against
+    it.
+    """
     deadline = time.monotonic() + patience
     missing = list(range(world_size))
     while missing := [rank for rank in missing if not store.check([f"{ARRIVED}{rank}"])]:
         if time.monotonic() > deadline:
             return (
                 f"{listed(missing)} of {world_size} did not come to rank 0 at {address} within {patience:g} s: see why "
-                "they did not start, and whether they reach it"
+                "they did not start, and whether they reach it",
+                "",
             )
         time.sleep(POLL_SECONDS)
-    return clash([Place(**json.loads(store.get(f"{ARRIVED}{rank}"))) for rank in range(world_size)])
+    return "", clash([Place(**json.loads(store.get(f"{ARRIVED}{rank}"))) for rank in range(world_size)])

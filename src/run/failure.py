@@ -30,6 +30,8 @@ class Failure:
     by_user: bool
     """Something the user can mend: the message is the whole story."""
     trace: str
+    again: bool = False
+    """Whether another start may go better: the ranks did not come together."""
 
 
 def record_failure(rank: int, error: BaseException) -> Failure:
@@ -40,6 +42,7 @@ def record_failure(rank: int, error: BaseException) -> Failure:
         str(error) or type(error).__name__,
         isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in BEYOND_THE_CODE),
         "".join(traceback.format_exception(error)),
+        getattr(error, "again", False),
     )
     if folder := os.environ.get(FAILURES):
         path = Path(folder) / f"rank-{rank}.json"

@@ -20,7 +20,7 @@ from src.run.stop import Stopped
 from src.run.training import TrainingRun
 
 LEAVE_SECONDS = 30.0
-"""So long may a rank take to end after an error, whatever hangs on its way out: the others wait for it."""
+"""So long may a rank take to leave the others, or to end after an error: who hangs there holds its GPU."""
 
 
 def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) -> None:
@@ -39,7 +39,9 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
         if isinstance(run, TrainingRun):
             run.watchdog.beat("before the first step")
         train(config, run)
+        faulthandler.dump_traceback_later(LEAVE_SECONDS, exit=True)
         leave()
+        faulthandler.cancel_dump_traceback_later()
     except Stopped as stopped:
         code = 128 + stopped.number
         run.watchdog.rest()  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ import faulthandler
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from src.distributed.variables import FAILURES
@@ -41,7 +42,8 @@ class Watchdog:
         """Something got done; `at` says where the rank goes on, if that is new: `in step 12`."""
         if at and self._file is not None:
             where = f"{at}: no sign of life for {self._seconds:g} s (engine.timeout)"
-            os.pwrite(self._file.fileno(), where[: STACKS_HEADER - 1].ljust(STACKS_HEADER - 1).encode() + b"\n", 0)
+            with suppress(OSError):  # a full disk ends runs that have something to lose there
+                os.pwrite(self._file.fileno(), where[: STACKS_HEADER - 1].ljust(STACKS_HEADER - 1).encode() + b"\n", 0)
         now = time.monotonic()
         if now - self._set >= min(REARM_SECONDS, REARM_SHARE * self._seconds):
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file or STDERR)

@@ -14,8 +14,8 @@ def verdict(folder, ranks=4):
     return decide(known_ends(folder), folder, ranks)
 
 
-def failure(folder, rank, message, by_user):
-    told = {"rank": rank, "time": time.time(), "message": message, "by_user": by_user, "trace": ""}
+def failure(folder, rank, message, by_user, again=False):
+    told = {"rank": rank, "time": time.time(), "message": message, "by_user": by_user, "trace": "", "again": again}
     (folder / f"rank-{rank}.json").write_text(json.dumps(told))
 
 
@@ -77,3 +77,12 @@ def test_an_error_is_told_with_its_rank(tmp_path):
     leave_word(tmp_path, 1, 1)
     leave_word(tmp_path, 0, 1)
     assert verdict(tmp_path, ranks=2) == (FAILED, "rank 1: the third step went wrong")
+
+
+def test_ranks_that_did_not_come_together_may_do_so_the_next_time(tmp_path):
+    for rank in range(2):
+        failure(tmp_path, rank, "rank 2 did not come", by_user=True, again=True)
+        leave_word(tmp_path, rank, 1)
+    assert verdict(tmp_path, ranks=3) == (LOST, "rank 2 did not come")
+    leave_word(tmp_path, 2, -signal.SIGKILL)
+    assert verdict(tmp_path, ranks=3)[0] == FAILED, "it was killed: the same would happen again"
