@@ -16,7 +16,7 @@ from src.distributed.processes import STOPS
 from src.files import replace_text
 from src.run.failure import describe_hang, first_failure, hung_ranks
 
-STOPPED, HUNG, LOST, FAILED = "stopped", "hung", "lost", "failed"
+FINISHED, STOPPED, HUNG, LOST, FAILED = "finished", "stopped", "hung", "lost", "failed"
 VERDICT = "verdict.json"
 
 

@@ -19,7 +19,18 @@ from zlib import crc32
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from src.cluster.ends import FAILED, HUNG, STOPPED, End, decide, known_ends, leave_word, tell_verdict, told_verdict
+from src.cluster.ends import (
+    FAILED,
+    FINISHED,
+    HUNG,
+    STOPPED,
+    End,
+    decide,
+    known_ends,
+    leave_word,
+    tell_verdict,
+    told_verdict,
+)
 from src.cluster.requeue import Ended, ended_attempts, newest_step, put_back, record, seconds_left
 from src.distributed.processes import STOPS, block_stops
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
@@ -109,6 +120,8 @@ class Attempt:
         """The rank, and what has to be done when it has ended badly."""
         code, echo = self._run_rank()
         if code == 0:
+            if self.rank == 0:
+                tell_verdict(self.failures, FINISHED, "")
             self._tidy()
             return
         leave_word(self.words, self.rank, code, echo)
@@ -118,7 +131,7 @@ class Attempt:
             outcome, why = decide(self._all_ends(), self.failures, self.place.num_tasks)
         self._tell(outcome, why)
         if self.rank == 0:
-            tell_verdict(self.words, outcome, why)
+            tell_verdict(self.failures, outcome, why)
         if outcome == FAILED or self.place.cluster == "debug":
             raise RankFailed(why if outcome == FAILED else f"stopped by {why}")
         if self.rank == 0:
@@ -169,9 +182,11 @@ class Attempt:
     def _wait_for_verdict(self) -> tuple[str, str]:
         """Task 0's word; without it the node of task 0 is gone, and SLURM will see that."""
         patience = time.monotonic() + ENDED_SECONDS
-        while (told := told_verdict(self.words)) is None and time.monotonic() < patience:
+        while (told := told_verdict(self.failures)) is None and time.monotonic() < patience:
             time.sleep(5 * POLL_SECONDS)
-        return told or (FAILED, "task 0 has not said what became of the others")
+        if told is None or told[0] == FINISHED:
+            return FAILED, f"rank {self.rank} has ended badly, and rank 0 has not"
+        return told
 
     def _tell(self, outcome: str, why: str) -> None:
         """Task 0 tells the cause and all stacks, the others what their own ranks have left."""
