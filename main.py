@@ -1,4 +1,7 @@
-"""Run one experiment on this machine: python main.py --fname configs/x.yaml --devices cuda:0 cuda:1"""
+"""Run one experiment on this machine: python main.py --fname configs/x.yaml --devices cuda:0 cuda:1
+
+Under srun with several tasks, or torchrun, each process is a rank.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from src.config.load import load_config
 from src.distributed.processes import die_with_parent
+from src.distributed.slurm import adopt_slurm
 from src.distributed.variables import LAUNCHER
 from src.run.launch import check_devices, in_rank, launch, parse_devices
 from ssls.objectives import schema_of
@@ -38,12 +42,16 @@ def main() -> int:
     words = arguments()
     try:
         config = load_config(Path(words.fname), words.set, schema_of)
+        adopt_slurm(os.environ, launches=bool(words.devices))
         if in_rank():
             if words.devices and LAUNCHER not in os.environ:
                 raise ValueError(
                     "--devices starts processes, but RANK and WORLD_SIZE are set, which make this process one of a "
                     "running job; unset them, or leave --devices out"
                 )
+            os.environ.setdefault(
+                "TORCH_CPP_LOG_LEVEL", "ERROR"
+            )  # DDP would advise to switch off what the engine needs
             from src.run.rank import run_rank  # torch, which the launcher does without
 
             run_rank(config, importlib.import_module(f"ssls.{config.objective}.train").main, words.check)

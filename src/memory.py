@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any] | None]
-_allocate: list[Allocate] = []
-"""What a worker has set, if it is one."""
+_allocate: Allocate | None = None
+"""What a worker has set, if this process is one."""
 
 
-def set_allocator(allocate: Allocate) -> None:
-    """Have this process make its batches where `allocate` says; None of it is what has no place there."""
-    _allocate[:] = [allocate]
+def set_allocator(allocate: Allocate | None) -> None:
+    """Have this process make its batches where `allocate` says; it returns None for what has no place there."""
+    global _allocate
+    _allocate = allocate
 
 
 def empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """A float32 array with anything in it, as np.empty. It is for one batch alone: the next may be written over it."""
-    found = _allocate[0](shape, np.dtype(np.float32)) if _allocate else None
+    found = _allocate(shape, np.dtype(np.float32)) if _allocate else None
     return np.empty(shape, np.float32) if found is None else found

@@ -22,8 +22,10 @@ TIMES = {"samples_per_second", "data_wait"}
 LAUNCH_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in LAUNCH_VARIABLES}
+def environment() -> dict[str, str]:
+    """What a command started by hand would see: nothing of a launcher or a SLURM job that runs the tests."""
+    outer = ("SLURM", "SBATCH", "SRUN", "SALLOC")
+    return {k: v for k, v in os.environ.items() if k not in LAUNCH_VARIABLES and not k.startswith(outer)}
 
 
 def start(*words: str, script: str = "main.py") -> subprocess.Popen[str]:
@@ -31,7 +33,7 @@ def start(*words: str, script: str = "main.py") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, script, *words],
         cwd=ROOT,
-        env=_environment(),
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

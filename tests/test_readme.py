@@ -64,7 +64,7 @@ def copy_of_the_repository(folder):
     """The files of the repository alone, as a clone would have them."""
     for name in ("src", "ssls", "tools", "configs", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("main.py", "Makefile"):
+    for name in ("main.py", "main_distributed.py", "Makefile"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -145,6 +145,7 @@ def test_the_commands_run_in_their_order(tmp_path, medssl_data):
         ran.append(command)
     assert sum("main.py" in command for command in ran) == 7
     assert sum("build_shards" in command for command in ran) == 6
+    assert sum("main_distributed.py" in command for command in ran) == 2
     for code in blocks("python"):
         subprocess.run([sys.executable, "-c", code], cwd=shell.folder, check=True, capture_output=True, timeout=60)
     rejected = (shell.folder / "shards" / "ours.private" / "rejected.csv").read_text()

@@ -221,8 +221,8 @@ def _times(
 def main() -> None:
     """One rank."""
     task = argparse.Namespace(**json.loads(sys.argv[1]))
-    ranks = join()
     config = _config(task)
+    ranks = join(config.engine.timeout)
     batch = _batch(config, task.batch)
     if task.kind == "memory":
         found: Any = {name: _peak(config, name, batch, ranks) for name in task.engines}

@@ -36,7 +36,7 @@ def train_here(task: dict[str, Any]) -> None:
 
 
 def _train(task: dict[str, Any]) -> None:
-    ranks = join()
+    ranks = join(load_config(Path(task["fname"]), task["runs"][0], schema_of).engine.timeout)
     for words in task["runs"]:
         config = load_config(Path(task["fname"]), words, schema_of)
         check_devices(config, task["devices"])

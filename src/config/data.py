@@ -85,9 +85,9 @@ class DataConfig(Section):
     it to the number of ranks or a multiple, so that each reads shards of its own."""
     broken: NonNegativeInt = 10
     """So many broken samples are skipped, each giving its place to the next of its epoch; one more ends the run."""
-    timeout: Annotated[float, Field(gt=0.0, le=1500.0)] = 600.0
-    """Seconds without a batch after which a rank ends the run and says what its workers are at; the other ranks, which
-    wait for it, give up after 1,800."""
+    timeout: Annotated[float, Field(gt=0.0, le=1e6)] = 600.0
+    """Seconds without a batch after which a rank ends the run and says what its workers are at; below engine.timeout,
+    after which it would end without saying why."""
     batch_size: PositiveInt
     """Global: samples of one optimizer step over all ranks."""
     micro_batch_size: PositiveInt | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from src.config.section import Section
 
@@ -37,6 +37,9 @@ class EngineConfig(Section):
     """Activation checkpointing: 0 keeps all activations, 1 recomputes those of every block, n of every n-th."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of each block; auto: on a GPU, and eager with a warning where it does not work."""
+    timeout: Annotated[float, Field(gt=0.0, le=1e6)] = 1800.0
+    """Seconds without a sign of life (a step, a batch of an evaluation, a checkpoint) after which a rank writes down
+    where it stands and ends, as one in a collective that others never come to."""
 
     @property
     def stage(self) -> int:

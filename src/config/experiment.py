@@ -78,6 +78,16 @@ class RunConfig(Section):
     engine: EngineConfig = EngineConfig()
     logging: LoggingConfig
 
+    @property
+    def sources(self) -> dict[str, tuple[str, str]]:
+        """The shards that must be there before it starts, by the key of the split: folder or address, and split."""
+        return {}
+
+    @property
+    def starts_from(self) -> tuple[str, ...]:
+        """The paths of init_from."""
+        return ()
+
 
 class ExperimentConfig(RunConfig):
     """One experiment that trains step by step."""
@@ -89,6 +99,18 @@ class ExperimentConfig(RunConfig):
     init_from: str | None = None
     """A run folder or checkpoint whose weights (nothing else) start this run."""
 
+    @property
+    def sources(self) -> dict[str, tuple[str, str]]:
+        """data.root, unless its samples are made, and those of the mixture."""
+        data = self.data
+        main = {} if data.synthetic is not None else {"data.split": (data.root, data.split)}
+        others = {f"data.mixture.{name}.split": (source.root, source.split) for name, source in data.mixture.items()}
+        return main | others
+
+    @property
+    def starts_from(self) -> tuple[str, ...]:
+        return () if self.init_from is None else (self.init_from,)
+
     @model_validator(mode="after")
     def _evaluated_apart(self) -> Self:
         held_out = (self.data.root.rstrip("/"), self.evaluation.split)
@@ -98,4 +120,13 @@ class ExperimentConfig(RunConfig):
                     f"data.mixture.{name} would train on split {source.split} of data.root, which evaluation.split "
                     "holds out: name another split in one of them"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _who_waits_for_data_says_so(self) -> Self:
+        if self.data.timeout >= self.engine.timeout:
+            raise ValueError(
+                f"data.timeout {self.data.timeout:g} must be below engine.timeout {self.engine.timeout:g}, after which "
+                "a rank that waits for data would be ended before it can say so: lower the one or raise the other"
+            )
         return self

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
-from src.distributed.variables import DEVICE, STORE_SOCKET
+from src.distributed.rendezvous import meet, place_of
+from src.distributed.variables import DEVICE
 
 
 @dataclass(frozen=True)
@@ -29,30 +32,58 @@ class Ranks:
         return self.rank == 0
 
 
-def join() -> Ranks:
-    """Read rank, world size and device from the environment and join the process group (none for one process)."""
+def join(timeout: float) -> Ranks:
+    """Read rank, world size and device from the environment and join the process group (none for one process).
+
+    `timeout` (engine.timeout): collectives give up after twice as many seconds, so that the watchdog speaks first.
+
+    Raises:
+        ValueError: there is no device for this rank, or the ranks do not come together.
+    """
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    fallback = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    device = torch.device(os.environ.get(DEVICE, fallback))
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    device = _device(int(os.environ.get("LOCAL_RANK", rank)), neighbours)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1:
-        dist.init_process_group(_backend(device), store=_store(rank, world_size), rank=rank, world_size=world_size)
-    return Ranks(rank, world_size, device, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
+        patience = datetime.timedelta(seconds=2 * timeout)
+        _let_groups_wait(patience)
+        store = meet(rank, world_size, place_of(device))
+        dist.init_process_group(_backend(device), store=store, rank=rank, world_size=world_size, timeout=patience)
+    return Ranks(rank, world_size, device, neighbours)
 
 
-def _store(rank: int, world_size: int) -> dist.Store:
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    socket = os.environ.get(STORE_SOCKET)
-    return dist.TCPStore(
-        host,
-        port,
-        world_size,
-        is_master=rank == 0,
-        timeout=datetime.timedelta(minutes=5),
-        master_listen_fd=int(socket) if socket and rank == 0 else None,
-    )
+def device_index(visible: int, local_rank: int, neighbours: int) -> int:
+    """Which of the visible GPUs is this rank's, of so many ranks on this machine.
+
+    Clusters show a task its own GPU alone, or all those of its node.
+
+    Raises:
+        ValueError: there are several, and not one for each rank.
+    """
+    if visible == 1:
+        return 0
+    if visible < neighbours:
+        raise ValueError(
+            f"{neighbours} ranks on {socket.gethostname()} see {visible} GPUs each: ask for one for each rank "
+            f"(--gpus-per-node {neighbours}), and let it see its own or all of them (--gpu-bind)"
+        )
+    return local_rank
+
+
+def _device(local_rank: int, neighbours: int) -> torch.device:
+    if DEVICE in os.environ:
+        return torch.device(os.environ[DEVICE])
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", device_index(torch.cuda.device_count(), local_rank, neighbours))
+
+
+def _let_groups_wait(patience: datetime.timedelta) -> None:
+    """Also those that engines make by themselves, which would give up after 10 (NCCL) and 30 minutes."""
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        assert hasattr(distributed_c10d, name), "torch keeps the timeout of new groups elsewhere"
+        setattr(distributed_c10d, name, patience)
 
 
 def alone(device: torch.device) -> None:

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SNAPSHOT = ROOT / "COMMIT"
+"""Where a copy of the code that a job was submitted with says what it is a copy of."""
 LIBRARIES = ("torch", "numpy", "pydantic", "safetensors", "deepspeed", "transformers")
 
 
 def code_version() -> str:
     """The git commit of the code, with `+changes` where the tree differs from it; `unknown` outside a checkout."""
+    if SNAPSHOT.is_file():  # it may lie inside another checkout
+        return SNAPSHOT.read_text().strip()
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")

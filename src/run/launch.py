@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.config.experiment import ExperimentConfig, RunConfig
+from src.distributed.processes import STOPS
 from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
-from src.run.failure import first_failure
+from src.run.failure import describe_hang, first_failure, hung_ranks, own_failure
 
 SAVE_SECONDS = 600.0
 """So long may ranks that were asked to stop take to finish their step and write it; who can't wait asks again."""
 POLL_SECONDS = 0.05
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+HANG_SECONDS = 20.0
+"""So long may the others take to end when one rank has hung: they stand still as well, and write where, or notice."""
 STOPPED = (0, *(128 + number for number in STOPS))
 """Exit codes of ranks that finished, or saved because they were asked to stop."""
 
@@ -102,11 +104,14 @@ def launch(devices: Sequence[str]) -> int:
                 time.sleep(POLL_SECONDS)
             if stopped:
                 _ask_to_stop(ranks, stopped)
+            if hung_ranks(Path(folder)):
+                _let_the_others_tell(ranks)
         finally:
             own_deaths = [rank.poll() for rank in ranks]
             _end(ranks)
         by_signal = any(code is not None and code < 0 for code in own_deaths)  # before the rank watched for it
-        if stopped and any(code != 0 for code in own_deaths) and (by_signal or first_failure(Path(folder)) is None):
+        told = first_failure(Path(folder)) is not None or hung_ranks(Path(folder))
+        if stopped and any(code != 0 for code in own_deaths) and (by_signal or not told):
             saved = "" if all(code in STOPPED for code in own_deaths) else " before a step could be saved"
             print(f"stopped by {signal.Signals(stopped[0]).name}{saved}", file=sys.stderr)
             return 128 + stopped[0]
@@ -150,6 +155,13 @@ def _ask_to_stop(ranks: Sequence[subprocess.Popen[bytes]], stopped: list[int]) -
         time.sleep(POLL_SECONDS)
 
 
+def _let_the_others_tell(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait for the stacks of all ranks, when the first ones are there."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
+        time.sleep(POLL_SECONDS)
+
+
 def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
     """Nothing is lost: what is called a checkpoint is whole, and logs are cut back to it."""
     for rank in ranks:
@@ -158,11 +170,15 @@ def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _report(exit_codes: Sequence[int | None], failures: Path) -> int:
-    """Tell the first cause once: a user's mistake, else a rank that was killed and left no word, else the first error.
+    """Tell the first cause once: a user's mistake, else a hang, else a rank that was killed and left no word, else the
+    first error.
 
     What the others say when one is gone is an echo; a user's mistake never is.
     """
-    failure = first_failure(failures)
+    failure, hung = first_failure(failures), hung_ranks(failures)
+    if hung and (failure is None or not failure.by_user):
+        _tell_hang(hung, failures, len(exit_codes))
+        return 1
     if failure is None or not failure.by_user:
         for rank, code in enumerate(exit_codes):
             if code is not None and code < 0:
@@ -177,3 +193,16 @@ def _report(exit_codes: Sequence[int | None], failures: Path) -> int:
     place = f"rank {failure.rank}: " if len(exit_codes) > 1 and not failure.by_user else ""
     print(f"error: {place}{failure.message}", file=sys.stderr)
     return 1
+
+
+def _tell_hang(hung: dict[int, str], failures: Path, ranks: int) -> None:
+    """Where every rank stood; one that saw another one go has left its error."""
+    for rank in range(ranks):
+        failure = own_failure(failures, rank)
+        stood = hung.get(rank) or (failure.trace if failure is not None else "no word of it\n")
+        print(f"--- rank {rank} ---\n{stood}", end="", file=sys.stderr)
+    print(
+        f"error: {describe_hang(hung)}; the stacks above tell where each rank stood. The same command goes on from the "
+        "last checkpoint",
+        file=sys.stderr,
+    )

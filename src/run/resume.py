@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint
 from src.checkpoints.read import Checkpoint, newest_checkpoint, open_checkpoint
 from src.config.experiment import ExperimentConfig
-from src.config.identity import completed, first_difference, identity
+from src.run.belongs import refuse_another_run
 from src.run.folder import RunFolder
 
 
@@ -24,7 +23,7 @@ def find_checkpoint(
     newest, damages = newest_checkpoint(folder.checkpoints)
     if newest is not None:
         manifest = newest.manifest
-        _refuse_another_run(newest.folder, manifest.identity, manifest.data_sha256, config, data_sha256)
+        refuse_another_run(newest.folder, manifest.identity, manifest.data_sha256, config, data_sha256)
         return newest.folder, damages
     if damages:
         raise ValueError(
@@ -33,37 +32,13 @@ def find_checkpoint(
         )
     attempt, last = folder.last_attempt(), folder.last_logged_step()
     if attempt is not None and last is not None:
-        _refuse_another_run(folder.root, attempt.identity, attempt.data_sha256, config, data_sha256)
+        refuse_another_run(folder.root, attempt.identity, attempt.data_sha256, config, data_sha256)
         if attempt.start or last >= attempt.checkpoint_every:
             raise ValueError(
                 f"{folder.root} has trained up to step {last} but holds no checkpoint; restore its checkpoints, or set "
                 f"another logging.folder to start over"
             )
     return None, []
-
-
-def _refuse_another_run(
-    place: Path, trained: dict[str, Any], trained_on: str, config: ExperimentConfig, data_sha256: str
-) -> None:
-    difference = first_difference(completed(trained, config), identity(config))
-    if difference is not None:
-        key, before, after = difference
-        raise ValueError(
-            f"{place} was trained with {key} = {before}, but the config says {after}; put {key} back to continue, or "
-            f"set another logging.folder (and init_from, to start from old weights)"
-        )
-    if trained_on != data_sha256:
-        raise ValueError(
-            f"{place} was trained on other shards than those in {_places(config)}: "
-            f"their index.json differs; restore it to continue, or set another logging.folder"
-        )
-
-
-def _places(config: ExperimentConfig) -> str:
-    """What the checksum of the data stands for."""
-    others = [f"data.mixture.{name} {source.root}" for name, source in config.data.mixture.items()]
-    goes_by = "" if config.data.balance == "none" else f" or has other {config.data.balance} than data.balance went by"
-    return " or ".join([f"data.root {config.data.root}", *others]) + goes_by
 
 
 def _listed(damages: list[DamagedCheckpoint]) -> str:

@@ -8,8 +8,8 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from src.distributed.processes import STOPS, unblock_stops
 from src.distributed.ranks import Ranks
-from src.run.launch import STOPS
 
 
 class Stopped(Exception):
@@ -28,7 +28,10 @@ class StopRequest:
     """Whether any rank has been asked; each rank's answer travels while the next step is computed."""
 
     def __init__(self, ranks: Ranks) -> None:
-        """Watch the signals from now on; those that are ignored (nohup) stay so. Called by all ranks together."""
+        """Watch the signals from now on; those that are ignored (nohup) stay so. Called by all ranks together.
+
+        One that came while they were blocked is delivered now, and stops the run after its first step.
+        """
         self._asked = 0
         self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
         self._told = torch.zeros(1, dtype=torch.int32)
@@ -36,6 +39,8 @@ class StopRequest:
         for number in STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
+        unblock_stops()
+        self.poll()
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         self._asked = number

@@ -40,6 +40,7 @@ from src.run.resume import find_checkpoint, initial_weights
 from src.run.run import Run
 from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
+from src.run.watchdog import Watchdog
 
 
 class TrainingRun(Run):
@@ -53,6 +54,7 @@ class TrainingRun(Run):
         self._parameters = (0, 0)
         self._clock = Clock()
         self._writer = BackgroundWriter(ranks)
+        self.watchdog = Watchdog(config.engine.timeout, ranks.rank)
         self._stop: StopRequest | None = None
         self._saved = 0
         """Steps that the checkpoint has from which this attempt goes on."""
@@ -109,6 +111,7 @@ class TrainingRun(Run):
         self._clock = Clock()
         asked = 0
         for step in range(start, self.total_steps):
+            self.watchdog.beat(f"in step {step}")
             batch = self._clock.next(batches)
             self._write_audit(step, batch)
             self._losses: dict[str, Tensor] = {}
@@ -129,6 +132,7 @@ class TrainingRun(Run):
                 self._save(engine, loader, step + 1)
             if asked:
                 break
+        self.watchdog.beat("after the last step")
         self._stop.drain()
         self._writer.wait()
         barrier()
@@ -147,12 +151,14 @@ class TrainingRun(Run):
     def finish(self, engine: Engine) -> None:
         """Export the encoder, with what rebuilds it and makes its input, into the folder's encoder/."""
         if self.check:
+            self.watchdog.rest()
             return
         weights = engine.network(self._encoder.network)
         if self.ranks.first:
             export_encoder(self.folder.encoder, weights, self._encoder, self.folder.owner.check)
         self.say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
         barrier()
+        self.watchdog.rest()
 
     def _due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self.total_steps
@@ -265,6 +271,7 @@ class TrainingRun(Run):
 
     def _alive(self) -> None:
         """Called by all ranks before each forward of an evaluation: a stop that was asked of any breaks it off."""
+        self.watchdog.beat("in an evaluation")
         if self._stop is not None and (asked := self._stop.poll()):
             self._stop.drain()
             raise Stopped(asked, self._saved)
@@ -297,6 +304,7 @@ class TrainingRun(Run):
 
     def _save(self, engine: Engine, loader: Loader, step: int) -> None:
         """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
+        self.watchdog.beat(f"in the checkpoint of {step} steps")
         self._share_broken(loader)
         if self._audit is not None:
             self._audit.sync()

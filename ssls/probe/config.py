@@ -154,6 +154,18 @@ class Config(RunConfig):
         return self
 
     @property
+    def sources(self) -> dict[str, tuple[str, str]]:
+        """Every split of data.root, and the test sets, wherever they are."""
+        data = self.data
+        own = {"data.train": data.train} | ({} if data.validation is None else {"data.validation": data.validation})
+        tests = {f"data.tests.{name}.split": (test.root or data.root, test.split) for name, test in data.tests.items()}
+        return {key: (data.root, split) for key, split in own.items()} | tests
+
+    @property
+    def starts_from(self) -> Names:
+        return self.encoders
+
+    @property
     def encoders(self) -> Names:
         """The paths of init_from."""
         return (self.init_from,) if isinstance(self.init_from, str) else self.init_from

@@ -29,7 +29,7 @@ MISTAKES = {
     "epoch: 3": "x.yaml: unknown key epoch; did you mean optimization.epochs?",
     "data: {clip: 1}": "x.yaml: unknown key data.clip; did you mean data.transform.clip or optimization.clip?",
     "engine: {zero: 3}": "x.yaml: unknown key engine.zero; engine has name, precision, zero_stage, offload, replicas, "
-    "deepspeed, recompute, compile",
+    "deepspeed, recompute, compile, timeout",
     "evaluation: {x: 1}": "x.yaml: unknown key evaluation.x; evaluation has every, split, samples, windows, alarm",
     "data.split: a": "x.yaml: unknown key data.split; a key with dots is for --set, "
     "in a file write its parts as nested sections",

@@ -50,6 +50,17 @@ def failing(original):
     return step
 
 
+def hanging(original):
+    """Rank 1 never comes back from its third step, for which rank 0 waits in a collective."""
+
+    def step(engine, number):
+        if engine.ranks.rank == 1 and number == 2:
+            time.sleep(1e6)
+        original(engine, number)
+
+    return step
+
+
 def poisoned(original):
     """From the third step on, rank 1 gets samples that are not finite."""
 
@@ -149,6 +160,8 @@ def sow(fault):
         training.export_encoder = late_by(3, training.export_encoder)
     elif fault == "late_init":
         training.initial_weights = late(training.initial_weights)
+    elif fault == "rank_1_hangs":
+        TrainingEngine.step = hanging(TrainingEngine.step)
     elif fault == "rank_1_fails":
         TrainingEngine.step = failing(TrainingEngine.step)
     else:

@@ -124,7 +124,7 @@ def main() -> None:
     """Every case in this group."""
     folder, cases = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
-    ranks = join()
+    ranks = join(1800.0)
     for case in cases:
         one_case(case, ranks, folder)
     sys.stdout.flush()

@@ -1,0 +1,149 @@
+"""Signals at awkward moments: before the program stands, during a checkpoint, in the last step, in the export."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from src.checkpoints.read import checkpoint_folders
+from src.distributed.processes import STOPS, block_stops
+from tests.commands import (
+    LAUNCH_VARIABLES,
+    ROOT,
+    audit,
+    metrics,
+    same_tensors,
+    start,
+    succeed,
+    wait_for_lines,
+    wait_until,
+)
+
+pytestmark = pytest.mark.distributed
+FAULTY = "tests/distributed/faulty_main.py"
+STEPS = 12
+
+
+def command(folder, shards, world_size, *settings):
+    own = [f"logging.folder={folder}", f"data.root={shards}", "optimization.epochs=null", f"optimization.steps={STEPS}"]
+    return [*configuration(world_size), "--set", *own, "evaluation.every=null", "checkpoint.every=4", *settings]
+
+
+def configuration(world_size):
+    return ["--fname", "configs/jepa/ecg_debug.yaml", *(["--devices", *["cpu"] * world_size] if world_size else [])]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tmp_path_factory.mktemp("shards") / "debug"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    """By the number of ranks."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for world_size in (1, 2):
+        succeed(*command(folder / str(world_size), shards, world_size))
+    return lambda world_size: folder / str(world_size)
+
+
+def equal(one, other):
+    return metrics(one) == metrics(other) and audit(one) == audit(other) and same_tensors(one, other)
+
+
+def saved(folder):
+    """The step of the newest checkpoint."""
+    return int(checkpoint_folders(folder / "checkpoints")[0].name[5:13])
+
+
+def signalled_before_it_begins():
+    """In the child, before exec: blocked, as a task starts its rank, and there already."""
+    block_stops()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def start_ranks(words, world_size):
+    """Ranks as a task starts them; the last one has a signal waiting for it from its first moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    outside = {name: value for name, value in os.environ.items() if name not in LAUNCH_VARIABLES}
+    threads = str(max(1, len(os.sched_getaffinity(0)) // world_size))  # as the launcher has it: the bits depend on it
+    same = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": threads}
+    same |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "main.py", *words],
+            cwd=ROOT,
+            env=outside | meeting | same | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=signalled_before_it_begins if rank == world_size - 1 else block_stops,
+        )
+        for rank in range(world_size)
+    ]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_signal_before_the_program_stands_saves_its_first_step(undisturbed, shards, tmp_path, world_size):
+    for rank in start_ranks(command(tmp_path, shards, 0, "data.workers=1"), world_size):
+        _, err = rank.communicate(timeout=100)
+        assert rank.returncode == 128 + signal.SIGTERM and not err, err
+    assert saved(tmp_path) == 1
+    succeed(*command(tmp_path, shards, world_size))
+    assert equal(tmp_path, undisturbed(world_size))
+
+
+def test_what_saves_nothing_ends_at_once(shards, tmp_path):
+    (rank,) = start_ranks([*command(tmp_path, shards, 0), "--check"], 1)
+    rank.communicate(timeout=100)
+    assert rank.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_a_signal_while_a_checkpoint_is_written(undisturbed, shards, tmp_path, background):
+    words = command(tmp_path, shards, 1, f"checkpoint.background={background}")
+    process = start(*words, "--fault", "slow_disk", script=FAULTY)
+    wait_until(lambda: list((tmp_path / "checkpoints").glob("step-*4.attempt-1.partial")), 60, "a checkpoint")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert 4 < saved(tmp_path) < STEPS and not list((tmp_path / "checkpoints").glob("*.partial"))
+    succeed(*words)
+    assert equal(tmp_path, undisturbed(1))
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_comes_too_late(undisturbed, shards, tmp_path):
+    words = command(tmp_path, shards, 1, f"checkpoint.every={STEPS}")
+    process = start(*words, "--fault", "slow_disk", script=FAULTY)
+    wait_until(lambda: list((tmp_path / "checkpoints").glob("*.partial")), 60, "the checkpoint")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0 and not err and f"finished {STEPS} steps" in out, out + err
+    assert equal(tmp_path, undisturbed(1)) and (tmp_path / "encoder" / "model.safetensors").exists()
+
+
+def test_a_signal_while_the_encoder_is_exported_comes_too_late(undisturbed, shards, tmp_path):
+    process = start(*command(tmp_path, shards, 1), "--fault", "slow_export", script=FAULTY)
+    wait_for_lines(process, tmp_path, STEPS)
+    wait_until(lambda: list((tmp_path / "checkpoints").glob(f"step-{STEPS:08d}.attempt-1")), 60, "the last checkpoint")
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0 and not err and f"finished {STEPS} steps" in out, out + err
+    assert equal(tmp_path, undisturbed(1)) and (tmp_path / "encoder" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("blocked", [True, False])
+def test_who_leaves_signals_to_others_neither_dies_of_them_nor_keeps_them(blocked):
+    code = (
+        "import os, signal, sys; from src.distributed.processes import STOPS, ignore_signals; ignore_signals()\n"
+        "for number in STOPS: os.kill(os.getpid(), number)\n"
+        "sys.exit(3 if signal.sigpending() or signal.pthread_sigmask(signal.SIG_BLOCK, []) else 5)"
+    )
+    before = signalled_before_it_begins if blocked else None
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, preexec_fn=before).returncode == 5
+    assert not set(STOPS) & signal.pthread_sigmask(signal.SIG_BLOCK, [])

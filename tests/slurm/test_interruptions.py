@@ -1,0 +1,93 @@
+"""Whatever ends an attempt of a job, the run ends COMPLETED, with nothing repeated and nothing skipped."""
+
+import sys
+import time
+
+import pytest
+
+from tests.commands import alive, logged, wait_until
+from tests.slurm.jobs import END_SECONDS, EVERY, STEPS, same_run, starts, stops, submit, wait_for_steps, words
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+LONG = 3000
+"""Steps of a run that outlasts two time limits."""
+
+
+def test_preempted_by_a_partition_of_higher_priority(cluster, undisturbed, shards, tmp_path):
+    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "low")
+    wait_for_steps(cluster, job, tmp_path / "run", 20)
+    flags = ["--partition=main", "--nodes=4", "--exclusive", "--output=/dev/null"]
+    other = cluster.run("sbatch", "--parsable", *flags, "--wrap", "sleep 2").strip()
+    cluster.wait_for(other, "COMPLETED", 60)
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    assert cluster.show(job)["Restarts"] == "1"
+    assert starts(tmp_path / "run") == [0, *stops(tmp_path / "run")] and len(stops(tmp_path / "run")) == 1
+    same_run(tmp_path / "run", undisturbed(2))
+
+
+def test_requeued_from_outside(cluster, undisturbed, shards, tmp_path):
+    """SLURM gives SIGTERM and KillWait seconds, and would kill what has not saved by then."""
+    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
+    wait_for_steps(cluster, job, tmp_path / "run", 20)
+    cluster.requeue(job)
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    assert cluster.show(job)["Restarts"] == "1"
+    first, second = starts(tmp_path / "run")
+    assert first == 0 and second >= 20 // EVERY * EVERY
+    same_run(tmp_path / "run", undisturbed(2))
+
+
+def test_a_node_is_lost_and_its_task_runs_on(cluster, undisturbed, shards, tmp_path):
+    """Held still while its successor trains, the orphan wakes up when the run has another owner."""
+    run = words(tmp_path / "run", shards, "data.workers=1")
+    job = submit(cluster, run, tmp_path / "logs", "--partition", "main")
+    wait_for_steps(cluster, job, tmp_path / "run", 20)
+    orphans = cluster.members(job, "task", "rank", "worker")
+    ranks = [member for member in orphans if member.kind == "rank"]
+    for rank in ranks:
+        rank.process.suspend()
+    (node,) = {rank.node for rank in ranks if rank.rank == 0}
+    cluster.kill_node(node)
+    before = logged(tmp_path / "run")
+    wait_until(lambda: int(cluster.show(job)["Restarts"]) == 1, 90, "the job is given back to the queue")
+    wait_until(lambda: len(list((tmp_path / "run" / "attempts").iterdir())) == 2, 60, "the next attempt trains")
+    for rank in alive([rank.process for rank in ranks]):
+        rank.resume()
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    wait_until(lambda: not alive([member.process for member in orphans]), 60, "the orphans end")
+    cluster.start_node(node)
+    cluster.wait_for_nodes("idle", cluster.nodes, 60)
+    first, second = starts(tmp_path / "run")
+    assert first == 0 and 20 // EVERY * EVERY <= second <= before
+    same_run(tmp_path / "run", undisturbed(2))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_out_of_time_twice(cluster, shards, tmp_path):
+    """SLURM looks at limits every 30 s, so that a job of one minute is told 30 s before its end, or earlier."""
+    longer = [f"optimization.steps={LONG}", "checkpoint.every=100"]
+    flags = ["--partition", "main", "--time", "1", "--signal-delay", "45"]
+    job = submit(cluster, words(tmp_path / "run", shards, *longer), tmp_path / "logs", *flags)
+    reached, deadline = 0, time.monotonic() + 600
+    while cluster.state(job) != "COMPLETED":
+        reached = max(reached, logged(tmp_path / "run"))
+        assert time.monotonic() < deadline, cluster.logs(job)
+        time.sleep(0.5)
+    assert int(cluster.show(job)["Restarts"]) >= 2 and reached == LONG
+    assert starts(tmp_path / "run") == [0, *stops(tmp_path / "run")]
+    cluster.run(
+        *(sys.executable, "main.py", *words(tmp_path / "whole", shards, *longer), "--devices", "cpu", "cpu"),
+        timeout=300,
+    )
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_stopped_in_its_last_steps(cluster, undisturbed, shards, tmp_path):
+    """A stop that comes when all is done ends nothing."""
+    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
+    wait_for_steps(cluster, job, tmp_path / "run", STEPS - 3)
+    for rank in cluster.members(job, "rank"):
+        rank.process.terminate()
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    same_run(tmp_path / "run", undisturbed(2))
