@@ -83,7 +83,7 @@ class Check:
         samples = 0
         for question in (self._processes, self._starts, self._folder):
             self.ask(wanted, partial(question, config))
-        for key, (root, split) in config.sources.items():
+        for key, (root, split) in config.shards_needed.items():
             samples += self.ask(wanted, partial(self._split, key, root, split, config.data.cache)) or 0  # type: ignore[attr-defined]
         return Checked(wanted, config, samples) if len(self.faults) == before else None
 

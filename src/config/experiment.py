@@ -79,7 +79,7 @@ class RunConfig(Section):
     logging: LoggingConfig
 
     @property
-    def sources(self) -> dict[str, tuple[str, str]]:
+    def shards_needed(self) -> dict[str, tuple[str, str]]:
         """The shards that must be there before it starts, by the key of the split: folder or address, and split."""
         return {}
 
@@ -100,7 +100,7 @@ class ExperimentConfig(RunConfig):
     """A run folder or checkpoint whose weights (nothing else) start this run."""
 
     @property
-    def sources(self) -> dict[str, tuple[str, str]]:
+    def shards_needed(self) -> dict[str, tuple[str, str]]:
         """data.root, unless its samples are made, and those of the mixture."""
         data = self.data
         main = {} if data.synthetic is not None else {"data.split": (data.root, data.split)}

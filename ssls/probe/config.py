@@ -154,7 +154,7 @@ class Config(RunConfig):
         return self
 
     @property
-    def sources(self) -> dict[str, tuple[str, str]]:
+    def shards_needed(self) -> dict[str, tuple[str, str]]:
         """Every split of data.root, and the test sets, wherever they are."""
         data = self.data
         own = {"data.train": data.train} | ({} if data.validation is None else {"data.validation": data.validation})

@@ -302,9 +302,9 @@ def kind_of(process: psutil.Process) -> str:
         words, parent = process.cmdline(), process.parent()
         if is_rank(words):
             return "worker" if parent and is_rank(parent.cmdline()) else "rank"
-        if "submitit.core._submit" in words:
-            return "task"
-        return "" if not words or "slurmstepd" in words[0] else "script"
+        if not words or "slurmstepd" in words[0]:
+            return ""
+        return "task" if "submitit.core._submit" in words and Path(words[0]).name != "srun" else "script"
     except psutil.NoSuchProcess:
         return ""
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.commands import audit, lines, logged, metrics, same_tensors, wait_until
+from tests.commands import ROOT, audit, lines, logged, metrics, same_tensors, wait_until
 from tests.slurm.cluster import Cluster
 
 STEPS, EVERY = 120, 10
@@ -39,6 +39,24 @@ def submit_all(cluster: Cluster, run: list[str], logs: Path, *flags: str) -> lis
     jobs = re.findall(r"^  (\d+(?:_\d+)?) +\S", out, flags=re.MULTILINE)
     assert jobs, out
     return jobs
+
+
+FAULTY = """\
+import runpy
+import sys
+
+sys.argv[1:1] = ["--fault", "{fault}"]
+runpy.run_path("{root}/tests/distributed/faulty_main.py", run_name="__main__")
+"""
+
+
+def submit_faulty(cluster: Cluster, fault: str, run: list[str], folder: Path, *flags: str) -> str:
+    """Submit a run of two nodes, into `folder`/run, whose code as it was submitted has a seeded fault."""
+    job = submit(cluster, run, folder / "logs", *flags, "--slurm", "hold")
+    (code,) = folder.glob("run/submissions/*/code/main.py")
+    code.write_text(FAULTY.format(fault=fault, root=ROOT))
+    cluster.run("scontrol", "release", job)
+    return job
 
 
 def wait_for_steps(cluster: Cluster, job: str, folder: Path, count: int, seconds: float = START_SECONDS) -> None:

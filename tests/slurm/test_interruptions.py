@@ -1,16 +1,24 @@
 """Whatever ends an attempt of a job, the run ends COMPLETED, with nothing repeated and nothing skipped."""
 
-import sys
-import time
-
 import pytest
 
 from tests.commands import alive, logged, wait_until
-from tests.slurm.jobs import END_SECONDS, EVERY, STEPS, same_run, starts, stops, submit, wait_for_steps, words
+from tests.slurm.jobs import (
+    END_SECONDS,
+    EVERY,
+    STEPS,
+    same_run,
+    starts,
+    stops,
+    submit,
+    submit_faulty,
+    wait_for_steps,
+    words,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
-LONG = 3000
-"""Steps of a run that outlasts two time limits."""
+LONG = "optimization.steps=1300"
+"""At a tenth of a second each they outlast two limits."""
 
 
 def test_preempted_by_a_partition_of_higher_priority(cluster, undisturbed, shards, tmp_path):
@@ -63,24 +71,15 @@ def test_a_node_is_lost_and_its_task_runs_on(cluster, undisturbed, shards, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_out_of_time_twice(cluster, shards, tmp_path):
-    """SLURM looks at limits every 30 s, so that a job of one minute is told 30 s before its end, or earlier."""
-    longer = [f"optimization.steps={LONG}", "checkpoint.every=100"]
-    flags = ["--partition", "main", "--time", "1", "--signal-delay", "45"]
-    job = submit(cluster, words(tmp_path / "run", shards, *longer), tmp_path / "logs", *flags)
-    reached, deadline = 0, time.monotonic() + 600
-    while cluster.state(job) != "COMPLETED":
-        reached = max(reached, logged(tmp_path / "run"))
-        assert time.monotonic() < deadline, cluster.logs(job)
-        time.sleep(0.5)
-    assert int(cluster.show(job)["Restarts"]) >= 2 and reached == LONG
+@pytest.mark.timeout(1200)
+def test_out_of_time_twice(cluster, undisturbed, shards, tmp_path):
+    """SLURM looks at limits every 30 s: a job of two minutes is told 60 s before their end, or up to 30 s earlier."""
+    flags = ["--partition", "main", "--time", "2", "--signal-delay", "60"]
+    job = submit_faulty(cluster, "paced_steps", words(tmp_path / "run", shards, LONG), tmp_path, *flags)
+    cluster.wait_for(job, "COMPLETED", 900)
+    assert int(cluster.show(job)["Restarts"]) >= 2
     assert starts(tmp_path / "run") == [0, *stops(tmp_path / "run")]
-    cluster.run(
-        *(sys.executable, "main.py", *words(tmp_path / "whole", shards, *longer), "--devices", "cpu", "cpu"),
-        timeout=300,
-    )
-    same_run(tmp_path / "run", tmp_path / "whole")
+    same_run(tmp_path / "run", undisturbed(2, LONG))
 
 
 def test_stopped_in_its_last_steps(cluster, undisturbed, shards, tmp_path):

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from src.run.launch import STOPS
+from tests.slurm.cluster import LOST
 from tests.slurm.jobs import END_SECONDS, same_run, starts, stops, submit, words
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -20,7 +21,7 @@ LONGEST = 6.0
 def shoot(cluster, job, chance, count):
     """Send up to so many signals to a job, fewer if it ends before; returns who got which."""
     sent = []
-    while len(sent) < count and cluster.state(job) != "COMPLETED":
+    while len(sent) < count and cluster.state(job) not in LOST:
         time.sleep(chance.uniform(0, LONGEST))
         kind = chance.choice(KINDS)
         members = cluster.members(job, kind)

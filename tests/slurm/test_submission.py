@@ -8,28 +8,12 @@ import pytest
 import yaml
 
 from src.checkpoints.read import checkpoint_folders
-from tests.commands import ROOT, metrics, same_tensors
-from tests.slurm.jobs import END_SECONDS, same_run, starts, submit, submit_all, wait_for_steps, words
+from tests.commands import metrics, same_tensors
+from tests.slurm.jobs import END_SECONDS, same_run, starts, submit, submit_all, submit_faulty, wait_for_steps, words
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SHORT = "optimization.steps=40"
 MAIN = ["--partition", "main"]
-FAULTY = """\
-import runpy
-import sys
-
-sys.argv[1:1] = ["--fault", "{fault}"]
-runpy.run_path("{root}/tests/distributed/faulty_main.py", run_name="__main__")
-"""
-
-
-def submit_faulty(cluster, fault, run, folder, *flags):
-    """Submit a run of two ranks whose code, as it was submitted, has a seeded fault."""
-    job = submit(cluster, run, folder / "logs", *MAIN, *flags, "--slurm", "hold")
-    (code,) = folder.glob("run/submissions/*/code/main.py")
-    code.write_text(FAULTY.format(fault=fault, root=ROOT))
-    cluster.run("scontrol", "release", job)
-    return job
 
 
 def log_of(cluster, job):
@@ -95,7 +79,7 @@ def test_cancelled_stays_cancelled_and_goes_on_by_hand(cluster, undisturbed, sha
 
 
 def test_a_rank_that_raises_fails_the_job_with_its_sentence_and_is_not_tried_again(cluster, shards, tmp_path):
-    job = submit_faulty(cluster, "rank_1_fails", words(tmp_path / "run", shards, SHORT), tmp_path, "--nodes", "2")
+    job = submit_faulty(cluster, "rank_1_fails", words(tmp_path / "run", shards, SHORT), tmp_path, *MAIN)
     cluster.wait_for(job, "FAILED", END_SECONDS)
     assert cluster.show(job)["Restarts"] == "0" and len(starts(tmp_path / "run")) == 1
     log = log_of(cluster, job)
@@ -105,7 +89,7 @@ def test_a_rank_that_raises_fails_the_job_with_its_sentence_and_is_not_tried_aga
 
 def test_a_hung_rank_leaves_all_stacks_and_is_tried_again_as_often_as_was_said(cluster, shards, tmp_path):
     run = words(tmp_path / "run", shards, SHORT, "engine.timeout=20", "data.timeout=15")
-    job = submit_faulty(cluster, "rank_1_hangs", run, tmp_path, "--nodes", "2", "--retries", "1")
+    job = submit_faulty(cluster, "rank_1_hangs", run, tmp_path, *MAIN, "--retries", "1")
     cluster.wait_for(job, "FAILED", 2 * END_SECONDS)
     assert cluster.show(job)["Restarts"] == "1"
     log = log_of(cluster, job)
