@@ -21,7 +21,7 @@ from tests.commands import (
 
 pytestmark = pytest.mark.distributed
 FAULTY = "tests/distributed/faulty_main.py"
-IMPATIENT = ["engine.timeout=4", "data.timeout=3"]
+IMPATIENT = ["engine.timeout=15", "data.timeout=12"]
 
 
 def command(folder, shards, *settings):
@@ -48,12 +48,12 @@ def stacks_of(rank, err):
 
 def test_a_hung_rank_ends_the_run_with_the_stacks_of_all_and_it_goes_on(undisturbed, shards, tmp_path):
     begun = time.monotonic()
-    done = run(*command(tmp_path, shards, *IMPATIENT), "--fault", "rank_1_hangs", script=FAULTY, timeout=60)
-    assert done.returncode == 1 and time.monotonic() - begun < 45
+    done = run(*command(tmp_path, shards, *IMPATIENT), "--fault", "rank_1_hangs", script=FAULTY, timeout=110)
+    assert done.returncode == 1 and time.monotonic() - begun < 75
     assert "src/distributed/ranks.py" in stacks_of(0, done.stderr), "rank 0 waits in a collective"
     assert "faulty_main.py" in stacks_of(1, done.stderr) and " in step" in stacks_of(1, done.stderr)
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "in step 2: no sign of life for 4 s (engine.timeout)" in sentence
+    assert "in step 2: no sign of life for 15 s (engine.timeout)" in sentence
     assert len(lines(tmp_path / "metrics.jsonl")) == 2
     assert "continuing from" in succeed(*command(tmp_path, shards, *IMPATIENT))
     assert metrics(tmp_path) == metrics(undisturbed) and audit(tmp_path) == audit(undisturbed)
@@ -66,7 +66,7 @@ def test_a_rank_that_can_not_even_tell_is_not_waited_for(shards, tmp_path):
     wait_for_lines(process, tmp_path, 3)
     members = descendants(process.pid)
     sorted((member for member in members if member.ppid() == process.pid), key=lambda rank: rank.pid)[1].suspend()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=110)
     assert process.returncode == 1
     assert stacks_of(1, err).startswith("no word of it\n") and "most recent call first" in stacks_of(0, err)
     wait_until(lambda: not alive(members), 10, "processes left")

@@ -88,13 +88,13 @@ def test_a_rank_that_raises_fails_the_job_with_its_sentence_and_is_not_tried_aga
 
 
 def test_a_hung_rank_leaves_all_stacks_and_is_tried_again_as_often_as_was_said(cluster, shards, tmp_path):
-    run = words(tmp_path / "run", shards, SHORT, "engine.timeout=6", "data.timeout=5")
+    run = words(tmp_path / "run", shards, SHORT, "engine.timeout=20", "data.timeout=15")
     job = submit_faulty(cluster, "rank_1_hangs", run, tmp_path, *MAIN, "--retries", "1")
     cluster.wait_for(job, "FAILED", 2 * END_SECONDS)
     assert cluster.show(job)["Restarts"] == "1"
     log = log_of(cluster, job)
     for rank in (0, 1):
-        assert f"--- rank {rank} ---\nin step 2: no sign of life for 6 s (engine.timeout)" in log
+        assert f"--- rank {rank} ---\nin step 2: no sign of life for 20 s (engine.timeout)" in log
     assert 'faulty_main.py", line' in log, "the line that hangs"
     assert f"error: job {job} has hung" in log and "--retries 1" in log
 
