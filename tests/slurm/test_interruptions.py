@@ -70,6 +70,24 @@ def test_a_node_is_lost_and_its_task_runs_on(cluster, undisturbed, shards, tmp_p
     same_run(tmp_path / "run", undisturbed(2))
 
 
+def test_a_node_dies_with_all_that_ran_on_it(cluster, undisturbed, shards, tmp_path):
+    """The rank on the other node sees a connection break, long before SLURM knows why."""
+    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
+    wait_for_steps(cluster, job, tmp_path / "run", 20)
+    (rank,) = [member for member in cluster.members(job, "rank") if member.rank == 1]
+    task = rank.process.parent()
+    cluster.kill_node(rank.node)
+    for process in (task.parent(), task, rank.process):  # the step's own daemon would tell srun
+        process.kill()
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    cluster.start_node(rank.node)
+    cluster.wait_for_nodes("idle", cluster.nodes, 60)
+    assert cluster.show(job)["Restarts"] == "1"
+    first, second = starts(tmp_path / "run")
+    assert first == 0 and second >= 10
+    same_run(tmp_path / "run", undisturbed(2))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_out_of_time_twice(cluster, undisturbed, shards, tmp_path):
