@@ -121,9 +121,11 @@ def export_encoder(
 ) -> None:
     """Write weights, config and preprocessing into `folder`, replacing an older export only when all are complete.
 
-    `allowed` is called before that and raises where it must not be replaced any more.
+    `allowed` is called first, and before that, and raises where it must not be replaced any more.
     """
     draft, old = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".old")
+    if allowed is not None:
+        allowed()
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
     draft.mkdir(parents=True)
