@@ -49,9 +49,8 @@ def main() -> int:
                     "--devices starts processes, but RANK and WORLD_SIZE are set, which make this process one of a "
                     "running job; unset them, or leave --devices out"
                 )
-            os.environ.setdefault(
-                "TORCH_CPP_LOG_LEVEL", "ERROR"
-            )  # DDP would advise to switch off what the engine needs
+            # DDP would advise to switch off what the engine needs
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             from src.run.rank import run_rank  # torch, which the launcher does without
 
             run_rank(config, importlib.import_module(f"ssls.{config.objective}.train").main, words.check)

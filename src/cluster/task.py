@@ -237,7 +237,6 @@ def _environment_of_rank(place: JobEnvironment) -> dict[str, str]:
     }
     return {
         **({} if place.cluster == "slurm" else here),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would advise to switch off what the engine needs
         **os.environ,
         "RANK": str(place.global_rank),
         "LOCAL_RANK": str(place.local_rank),
