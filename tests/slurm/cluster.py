@@ -32,6 +32,8 @@ from tests.commands import ROOT, environment, kill_tree, wait_until
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 NODES, CPUS, GPUS = 4, 8, 2
 INSTALL_SECONDS, START_SECONDS, CLIENT_SECONDS = 240, 30, 30
+LONGEST_FOLDER = 107 - len("/spool/n17008-1/n17008-1_1700900.4294967291")
+"""A Unix socket's name has 107 characters, and a step's has these behind the folder's: a longer one starts no job."""
 PORTS = range(17008, 19984, 16)  # below those that the kernel hands out, and those that ranks meet at
 HOSTS = Path("/etc/hosts")
 MARK = "# tests/slurm {end} {port} {conf}"
@@ -112,9 +114,15 @@ class Member:
 
 
 class Cluster:
-    """Starts on entry, and leaves nothing on exit: `with Cluster(folder) as cluster`."""
+    """Starts on entry, and leaves nothing on exit: `with Cluster(folder) as cluster`.
+
+    Raises:
+        ValueError: if the folder's name is longer than `LONGEST_FOLDER`.
+    """
 
     def __init__(self, folder: Path) -> None:
+        if len(str(folder)) > LONGEST_FOLDER:
+            raise ValueError(f"{folder} has more than {LONGEST_FOLDER} characters: set TMPDIR to a shorter folder")
         self.folder = folder
         self.conf = folder / "slurm.conf"
         self.nodes: list[str] = []
