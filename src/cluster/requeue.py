@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 from src.checkpoints.manifest import FOLDER_NAME
+from src.cluster.ask import ask, show_job
 from src.cluster.ends import HUNG, STOPPED
 
 REQUEUES = "requeues.jsonl"
 """Of a submission: a line for each attempt that ended before the run did."""
-ANSWER_SECONDS, AGAIN_SECONDS = 60.0, 10.0
-"""So long may slurmctld take to answer one question, and so long it is left alone after it failed to."""
+AGAIN_SECONDS = 10.0
+"""So long is slurmctld left alone after it failed to answer."""
 PATIENCE_SECONDS = 1800.0
 """A slurmctld that is away comes back, or another one takes over; the job holds its nodes meanwhile."""
 
@@ -91,7 +90,7 @@ def put_back(job: str, restart: int) -> str | None:
         try:
             if why_not := refusal(job, restart):
                 return why_not
-            _ask("scontrol", "requeue", job)
+            ask("scontrol", "requeue", job)
             return None
         except OSError as error:
             if time.monotonic() > deadline:
@@ -109,8 +108,8 @@ def refusal(job: str, restart: int) -> str | None:
     Raises:
         OSError: slurmctld does not answer.
     """
-    told = _told(job)
-    if "JobState" not in told or "Restarts" not in told:
+    told = next(iter(show_job(job)), {})
+    if "Restarts" not in told:
         return f"scontrol does not tell its state: {told}"
     if int(told["Restarts"]) != restart:
         return f"it has been started {told['Restarts']} times again, and this is the attempt after {restart}"
@@ -120,27 +119,7 @@ def refusal(job: str, restart: int) -> str | None:
 def seconds_left(job: str) -> float:
     """Until a job's time is over; infinite where nobody knows."""
     try:
-        end = datetime.fromisoformat(_told(job).get("EndTime", ""))
-    except (OSError, ValueError):
+        end = datetime.fromisoformat(show_job(job)[0]["EndTime"])
+    except (OSError, ValueError, LookupError):
         return float("inf")
     return (end - datetime.now()).total_seconds()
-
-
-def _told(job: str) -> dict[str, str]:
-    return dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", _ask("scontrol", "show", "job", "-o", job)))
-
-
-def _ask(*words: str) -> str:
-    """What a command of SLURM says.
-
-    Raises:
-        OSError: it fails, or does not answer.
-    """
-    try:
-        plain = {name: value for name, value in os.environ.items() if name != "SLURM_TIME_FORMAT"}
-        asked = subprocess.run(words, check=True, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=plain)
-        return asked.stdout
-    except subprocess.TimeoutExpired:
-        raise OSError(f"`{' '.join(words)}` has not answered within {ANSWER_SECONDS:.0f} s") from None
-    except subprocess.CalledProcessError as error:
-        raise OSError(f"`{' '.join(words)}` fails: {error.stderr.strip()}") from None

@@ -6,9 +6,10 @@ squeue knows a job that has ended for MinJobAge (five minutes by default), sacct
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from src.cluster.ask import ask, read_jobs
 
 COLUMNS = {"JobArrayID": 40, "State": 20, "Reason": 80, "RestartCnt": 12, "NodeList": 400}
 """Of squeue, with their widths: fields of fixed width are what all versions of SLURM write alike."""
@@ -83,15 +84,15 @@ def ask_states(jobs: Sequence[str]) -> dict[str, State]:
     """
     main = ",".join(dict.fromkeys(job.split("_")[0] for job in jobs))
     layout = ",".join(f"{column}:{width}" for column, width in COLUMNS.items())
-    queue = _ask("squeue", "--states=all", "--noheader", "--array", f"--Format={layout}", f"--jobs={main}")
+    queue = _answer("squeue", "--states=all", "--noheader", "--array", f"--Format={layout}", f"--jobs={main}")
     if queue is None:
         return {}
     found = dict(read_squeue(queue))
     if set(jobs) - found.keys():
-        accounting = _ask("sacct", "-n", "-P", "-X", "-j", main, "-o", "JobID,State,NodeList")
+        accounting = _answer("sacct", "-n", "-P", "-X", "-j", main, "-o", "JobID,State,NodeList")
         found = dict(read_sacct(accounting or "")) | found
     for job in set(jobs) - found.keys():
-        told = _ask("scontrol", "show", "job", "-o", job)
+        told = _answer("scontrol", "show", "job", "-o", job)
         if told is None:
             return {job: state for job, state in found.items() if job in jobs}
         found |= dict(read_scontrol(told))
@@ -100,7 +101,7 @@ def ask_states(jobs: Sequence[str]) -> dict[str, State]:
 
 def partitions() -> dict[str, str] | None:
     """The generic resources (GPUs) of each partition, as sinfo tells them; None where it does not answer."""
-    told = _ask("sinfo", "--noheader", "--format=%R|%G")
+    told = _answer("sinfo", "--noheader", "--format=%R|%G")
     if told is None:
         return None
     found: dict[str, set[str]] = {}
@@ -135,15 +136,13 @@ def read_sacct(text: str) -> Iterator[tuple[str, State]]:
 
 def read_scontrol(text: str) -> Iterator[tuple[str, State]]:
     """Jobs and states from `scontrol show job -o`."""
-    for line in text.splitlines():
-        fields = dict(re.findall(r"(\w+)=(\S*)", line))
-        if "JobState" in fields:
-            array, task = fields.get("ArrayJobId"), fields.get("ArrayTaskId")
-            jobs = _each(f"{array}_[{task}]") if array and task else [fields["JobId"]]
-            reason, nodes = (fields.get(key, "") for key in ("Reason", "NodeList"))
-            state = State(fields["JobState"], reason, int(fields.get("Restarts", 0)), nodes.replace("(null)", ""))
-            for job in jobs:
-                yield job, state
+    for fields in read_jobs(text):
+        array, task = fields.get("ArrayJobId"), fields.get("ArrayTaskId")
+        jobs = _each(f"{array}_[{task}]") if array and task else [fields["JobId"]]
+        reason, nodes = (fields.get(key, "") for key in ("Reason", "NodeList"))
+        state = State(fields["JobState"], reason, int(fields.get("Restarts", 0)), nodes.replace("(null)", ""))
+        for job in jobs:
+            yield job, state
 
 
 def _each(job: str) -> list[str]:
@@ -158,12 +157,9 @@ def _each(job: str) -> list[str]:
     return found
 
 
-def _ask(*words: str) -> str | None:
+def _answer(*words: str) -> str | None:
     """What a command of SLURM says; empty where it knows no such job, None where it does not answer."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=ASK_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return "" if "Invalid job id" in done.stderr else None
-    return done.stdout
+        return ask(*words, seconds=ASK_SECONDS)
+    except OSError as error:
+        return "" if "Invalid job id" in str(error) else None

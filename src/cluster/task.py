@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from zlib import crc32
 
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
@@ -32,7 +31,8 @@ from src.cluster.ends import (
     told_verdict,
 )
 from src.cluster.requeue import Ended, ended_attempts, newest_step, put_back, record, seconds_left
-from src.distributed.processes import STOPS, block_stops
+from src.distributed.processes import STOPS, block_stops, unblock_stops
+from src.distributed.slurm import port
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
 from src.run.failure import STACKS_HEADER, own_failure, tell_stands
 from src.run.launch import HANG_SECONDS
@@ -147,7 +147,7 @@ class Attempt:
         rank = subprocess.Popen(
             [sys.executable, str(task.code / "main.py"), "--fname", str(task.config)],
             cwd=task.directory,
-            env=_environment_of_rank(self.place) | {name: str(value) for name, value in own.items()},
+            env=_environment_of_rank(self.place, self.restart) | {name: str(value) for name, value in own.items()},
             preexec_fn=block_stops,
         )
         self.signals.pass_on_to(rank)
@@ -228,11 +228,11 @@ class Attempt:
             stacks.unlink()
 
 
-def _environment_of_rank(place: JobEnvironment) -> dict[str, str]:
+def _environment_of_rank(place: JobEnvironment, restart: int) -> dict[str, str]:
     """As torchrun's; the address and the port are those that the job's script has chosen."""
     here = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + crc32(place.job_id.encode()) % 12000),
+        "MASTER_PORT": str(port(place.job_id, "0", restart)),
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // place.num_tasks)),
     }
     return {
