@@ -23,6 +23,7 @@ def path_without_slurm(folder: Path, **commands: str) -> str:
         if not (bin_ / name).exists():
             (bin_ / name).symlink_to(shutil.which(name) or f"/bin/{name}")
     for name, script in commands.items():
+        (bin_ / name).unlink(missing_ok=True)  # a link leads to the machine's own
         (bin_ / name).write_text(f"#!/bin/sh\n{script}\n")
         (bin_ / name).chmod(0o755)
     return str(bin_)
