@@ -18,6 +18,10 @@ from src.run.failure import describe_hang, first_failure, hung_ranks
 
 FINISHED, STOPPED, HUNG, LOST, FAILED = "finished", "stopped", "hung", "lost", "failed"
 VERDICT = "verdict.json"
+ENDS = "ends"
+"""Folder where tasks leave word for each other; nothing is written there while all is well."""
+BEGUN = "begun"
+"""File with the step that the attempt has begun after."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ def leave_word(folder: Path, rank: int, code: int, echo: bool = False) -> None:
 def known_ends(folder: Path) -> list[End]:
     """Those that are known, the first one first."""
     return sorted((End(**json.loads(path.read_text())) for path in folder.glob("rank-*.end")), key=lambda end: end.time)
+
+
+def failures_of(submission: Path, job: str, restart: int) -> Path:
+    """The folder for what an attempt's ranks leave, and what its tasks say of it."""
+    return submission / "failures" / f"{job}-{restart}"
 
 
 def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:

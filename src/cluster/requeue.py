@@ -58,18 +58,21 @@ def ended_attempts(submission: Path, job: str) -> list[Ended]:
 
 
 def record(submission: Path, ended: Ended, retries: int) -> None:
-    """Write down how an attempt ended.
+    """Write down how an attempt ended, if that has not been done.
 
     Raises:
         ValueError: it was in vain, and so were as many before it as are allowed in a row: since one was stopped that
             had got further.
     """
-    with (submission / REQUEUES).open("a") as file:
-        file.write(json.dumps(asdict(ended)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    attempts = ended_attempts(submission, ended.job)
+    if all(other.restart != ended.restart for other in attempts):
+        with (submission / REQUEUES).open("a") as file:
+            file.write(json.dumps(asdict(ended)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        attempts.append(ended)
     vain = 0
-    for other in ended_attempts(submission, ended.job):
+    for other in attempts:
         vain = vain + 1 if other.in_vain else 0 if other.outcome == STOPPED else vain
     if vain > retries:
         raise ValueError(
@@ -77,6 +80,18 @@ def record(submission: Path, ended: Ended, retries: int) -> None:
             f" more often than --retries {retries} allows, and is not put into the queue again: look for the cause in"
             f" its logs, and submit it again with {submission / 'submit.sh'}"
         )
+
+
+def give_back(submission: Path, ended: Ended, retries: int) -> None:
+    """Write down how an attempt ended, and have its job started again, unless slurmctld knows better.
+
+    Raises:
+        ValueError: it was in vain too often, or SLURM refuses.
+    """
+    record(submission, ended, retries)
+    print(f"job {ended.job} goes back into the queue: {ended.outcome}, {ended.why}", flush=True)
+    if why_not := put_back(ended.job, ended.restart):
+        print(f"job {ended.job} is not put into the queue by this attempt: {why_not}", flush=True)
 
 
 def put_back(job: str, restart: int) -> str | None:

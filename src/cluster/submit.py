@@ -16,6 +16,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
+from src.cluster.after import NOTHING_DONE
 from src.cluster.check import Checked
 from src.cluster.request import Request
 from src.cluster.submission import Submission, withdraw, write_submissions
@@ -24,9 +25,15 @@ from src.config.experiment import ExperimentConfig
 
 SIGNALS = "HUP INT TERM USR1 USR2"
 SHIELD = f"trap '' {SIGNALS}"
-"""A task ignores what asks it to stop until it stands and has its own handlers: by default it would die of it."""
-TASK, TASK_APART = 'exec "$0" "$@"', 'exec setsid "$0" "$@"'
-"""Shell that becomes the task; apart from the terminal, whose Ctrl-C is for this command and not for its jobs."""
+"""By default the task's shell would die of what asks the task to stop."""
+BLOCK = f"env --block-signal={SIGNALS.replace(' ', ',')}"
+"""Keeps what asks the task to stop until it has handlers for it: submitit takes seconds to start, and would answer
+SIGUSR2 itself. The env of coreutils 8.31 (2019) and later can; elsewhere a signal that comes so early is ignored."""
+TASK, TASK_APART = '"$0" "$@"', 'setsid "$0" "$@"'
+"""What the shell becomes; apart from the terminal, whose Ctrl-C is for this command and not for its jobs."""
+LET_TASKS_SAVE = f"trap : {SIGNALS}"
+"""The job's script waits for its tasks when it is told to stop."""
+PYTHON = f"{shlex.quote(sys.executable)} -P"
 TIMEOUTS = 10**9
 """Of submitit's own count, which takes preemption for a time-out in short jobs; tasks count what was in vain."""
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -107,7 +114,7 @@ def _executor(request: Request, logs: Path, submissions: Sequence[Submission]) -
         return _slurm(submitit.SlurmExecutor, request, logs, submissions)
     if request.cluster == "debug":
         return submitit.DebugExecutor(logs)
-    executor = submitit.LocalExecutor(logs, TIMEOUTS, python=_python([*request.setup, SHIELD, TASK_APART]))
+    executor = submitit.LocalExecutor(logs, TIMEOUTS, python=_python(request.setup, TASK_APART))
     executor.update_parameters(
         tasks_per_node=request.tasks_per_node,
         timeout_min=request.time,
@@ -120,7 +127,7 @@ def _executor(request: Request, logs: Path, submissions: Sequence[Submission]) -
 def _slurm(
     kind: type[submitit.SlurmExecutor], request: Request, logs: Path, submissions: Sequence[Submission]
 ) -> submitit.SlurmExecutor:
-    executor = kind(logs, TIMEOUTS, python=_python([SHIELD, TASK]))
+    executor = kind(logs, TIMEOUTS, python=_python([], TASK))
     processors = request.cpus_per_task or _processors(submissions)
     executor.update_parameters(
         job_name=request.name or _name(submissions),
@@ -140,7 +147,8 @@ def _slurm(
         wckey=None,
         array_parallelism=request.array_parallelism,
         signal_delay_s=request.signal_delay,
-        setup=[*request.setup, *_setup([submission.code for submission in submissions])],
+        setup=[LET_TASKS_SAVE, *request.setup, *_setup([submission.code for submission in submissions])],
+        teardown=_teardown(request.retries),
         srun_args=["--kill-on-bad-exit=1", "--export=ALL", f"--cpus-per-task={processors}"],
         additional_parameters={
             "requeue": True,
@@ -151,23 +159,32 @@ def _slurm(
     return executor
 
 
-def _python(lines: Sequence[str]) -> str:
+def _python(setup: Sequence[str], task: str) -> str:
     """The shell's words that start a task's Python, which finds the project by PYTHONPATH alone (-P)."""
-    return f"sh -c {shlex.quote('; '.join(lines))} {shlex.quote(sys.executable)} -P"
+    lines = [*setup, SHIELD, f"{BLOCK} sh -c : 2>/dev/null && exec {BLOCK} {task}", f"exec {task}"]
+    return f"sh -c {shlex.quote('; '.join(lines))} {PYTHON}"
 
 
 def _setup(codes: Sequence[Path]) -> list[str]:
-    """Lines of the job's script, on its first node: where ranks meet, and which code tasks load, each job its own.
-
-    The script's own shell waits for its tasks when it is told to stop (`trap :`); they do the saving.
-    """
-    python = f"{shlex.quote(sys.executable)} -P"
+    """Lines of the job's script, on its first node: where ranks meet, and which code tasks load, each job its own."""
     return [
-        f"trap : {SIGNALS}",
         f"codes=({' '.join(shlex.quote(str(code)) for code in codes)})",
-        'export PYTHONPATH="${codes[${SLURM_ARRAY_TASK_ID:-0}]}${PYTHONPATH:+:$PYTHONPATH}"',
-        f"meeting=$({python} -m src.cluster.master) || exit 1",
+        'code="${codes[${SLURM_ARRAY_TASK_ID:-0}]}"',
+        'export PYTHONPATH="$code${PYTHONPATH:+:$PYTHONPATH}"',
+        SHIELD,
+        f"meeting=$({PYTHON} -m src.cluster.master) || exit 1",
+        LET_TASKS_SAVE,
         "export $meeting",
+    ]
+
+
+def _teardown(retries: int) -> list[str]:
+    """Lines after srun: whoever has ended it, the job goes on, and a job that was good or bad stays so."""
+    return [
+        "ended=$?",
+        SHIELD,
+        f'{PYTHON} -m src.cluster.after "${{code%/code}}" {retries} $ended || [ $? -ne {NOTHING_DONE} ] || ended=1',
+        "exit $ended",
     ]
 
 

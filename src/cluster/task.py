@@ -19,12 +19,15 @@ from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
 from src.cluster.ends import (
+    BEGUN,
+    ENDS,
     FAILED,
     FINISHED,
     HUNG,
     STOPPED,
     End,
     decide,
+    failures_of,
     known_ends,
     leave_word,
     tell_verdict,
@@ -34,6 +37,7 @@ from src.cluster.requeue import Ended, ended_attempts, newest_step, put_back, re
 from src.distributed.processes import STOPS, block_stops, unblock_stops
 from src.distributed.slurm import port
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
+from src.files import replace_text
 from src.run.failure import STACKS_HEADER, own_failure, tell_stands
 from src.run.launch import HANG_SECONDS
 
@@ -80,13 +84,14 @@ class Task:
 
 
 class _Signals:
-    """What this process was sent, from now on, and passes on to its rank."""
+    """What this process was sent, and passes on to its rank."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
         self._rank: subprocess.Popen[bytes] | None = None
         for number in STOPS:
             signal.signal(number, self._receive)
+        unblock_stops()  # those that came while this process started are received now
 
     def pass_on_to(self, rank: subprocess.Popen[bytes]) -> None:
         """Also what came before there was a rank; twice does no harm."""
@@ -108,13 +113,13 @@ class Attempt:
         self.job, self.rank = place.job_id, place.global_rank
         restart = os.environ.get("SLURM_RESTART_COUNT")
         self.restart = len(ended_attempts(task.submission, self.job)) if restart is None else int(restart)
-        self.failures = task.submission / "failures" / f"{self.job}-{self.restart}"
-        """Where ranks leave errors and stacks."""
-        self.words = self.failures / "ends"
-        """Where tasks leave word for each other; nothing is written there while all is well."""
+        self.failures = failures_of(task.submission, self.job, self.restart)
+        self.words = self.failures / ENDS
         self.words.mkdir(parents=True, exist_ok=True)
         self._checkpoints = task.submission.parents[1] / "checkpoints"
         self._begun = newest_step(self._checkpoints)
+        if self.rank == 0:
+            replace_text(self.failures / BEGUN, str(self._begun))
 
     def run(self) -> None:
         """The rank, and what has to be done when it has ended badly."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -10,11 +11,12 @@ import time
 import pytest
 
 from src.cluster.request import Request
-from src.cluster.submit import SHIELD, TASK, _environment, _own_words, _python
+from src.cluster.submit import BLOCK, SHIELD, TASK, _environment, _own_words, _python
 from src.config.load import load_config
+from src.distributed.processes import STOPS
 from ssls.objectives import schema_of
-from tests.cluster.calls import DEBUG, SHORT, call, files
-from tests.commands import metrics, wait_until
+from tests.cluster.calls import DEBUG, SHORT, call, files, path_without_slurm
+from tests.commands import ROOT, metrics, wait_until
 
 WORDS = "Batch job submission failed: Invalid feature specification"
 REFUSES = f"echo 'sbatch: error: {WORDS}' >&2; exit 1"
@@ -88,13 +90,42 @@ def test_jobs_of_an_array_have_a_folder_each_and_resubmit_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_task_survives_a_signal_before_python_stands(tmp_path, number):
-    command = _python([SHIELD, f"touch {shlex.quote(str(tmp_path / 'begun'))}; sleep 0.5", TASK])
+    command = _python([SHIELD, f"touch {shlex.quote(str(tmp_path / 'begun'))}; sleep 0.5"], TASK)
     process = subprocess.Popen(f"exec {command} -c 'print(1 + 1)'", shell=True, stdout=subprocess.PIPE, text=True)
     wait_until((tmp_path / "begun").exists, 20, "the shell")
     for _ in range(10):
         process.send_signal(number)
         time.sleep(0.02)
     assert process.communicate(timeout=60)[0] == "2\n" and process.returncode == 0
+
+
+SLOW_START = """
+import signal, sys, time
+from pathlib import Path
+Path(sys.argv[1]).touch()
+time.sleep(1)
+from src.cluster.task import _Signals
+print(sorted(_Signals().received), flush=True)
+"""
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_task_hears_of_signals_that_came_while_it_started_where_env_can_keep_them(tmp_path, able):
+    if able and subprocess.run([*BLOCK.split(), "true"], capture_output=True).returncode:
+        pytest.skip("this env cannot block signals")
+    path = os.environ["PATH"]
+    if not able:
+        script = f'case $1 in --block*) exit 125;; esac; exec {shutil.which("env")} "$@"'
+        path = f"{path_without_slurm(tmp_path, env=script)}:{path}"
+    command = f"exec {_python([], TASK)} -c {shlex.quote(SLOW_START)} {shlex.quote(str(tmp_path / 'begun'))}"
+    process = subprocess.Popen(
+        command, shell=True, cwd=ROOT, env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    )
+    wait_until((tmp_path / "begun").exists, 60, "Python")
+    for number in STOPS:
+        process.send_signal(number)
+    told = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0 and told == f"{sorted(map(int, STOPS)) if able else []}\n"
 
 
 def test_what_another_job_left_in_the_environment_is_not_inherited(tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ done
 
 @dataclass(frozen=True)
 class Member:
-    """A process of a job: `kind` is script (and its srun), task, rank or worker."""
+    """A process of a job: `kind` is script (with what it starts), srun, task, rank or worker."""
 
     process: psutil.Process
     kind: str
@@ -312,7 +312,9 @@ def kind_of(process: psutil.Process) -> str:
             return "worker" if parent and is_rank(parent.cmdline()) else "rank"
         if not words or "slurmstepd" in words[0]:
             return ""
-        return "task" if "submitit.core._submit" in words and Path(words[0]).name != "srun" else "script"
+        if Path(words[0]).name == "srun":
+            return "srun"
+        return "task" if "submitit.core._submit" in words else "script"
     except psutil.NoSuchProcess:
         return ""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.commands import alive, logged, wait_until
+from tests.commands import alive, lines, logged, wait_until
 from tests.slurm.jobs import (
     END_SECONDS,
     EVERY,
@@ -85,6 +85,24 @@ def test_a_node_dies_with_all_that_ran_on_it(cluster, undisturbed, shards, tmp_p
     assert cluster.show(job)["Restarts"] == "1"
     first, second = starts(tmp_path / "run")
     assert first == 0 and second >= 10
+    same_run(tmp_path / "run", undisturbed(2))
+
+
+def test_tasks_end_without_a_word(cluster, undisturbed, shards, tmp_path):
+    """srun kills its tasks when it is told to end; a step without memory is killed whole, all at once."""
+    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
+    wait_for_steps(cluster, job, tmp_path / "run", 20)
+    for srun in cluster.members(job, "srun"):
+        srun.process.terminate()
+    wait_until(lambda: cluster.show(job)["Restarts"] == "1", 60, "the job is given back to the queue")
+    wait_for_steps(cluster, job, tmp_path / "run", 60)
+    for member in cluster.members(job, "task", "rank", "worker"):
+        member.process.kill()
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    assert cluster.show(job)["Restarts"] == "2"
+    (submission,) = (tmp_path / "run" / "submissions").iterdir()
+    assert [told["outcome"] for told in lines(submission / "requeues.jsonl")] == ["lost", "lost"]
+    assert all(first >= second - EVERY for first, second in zip(starts(tmp_path / "run"), (0, 20, 60), strict=True))
     same_run(tmp_path / "run", undisturbed(2))
 
 

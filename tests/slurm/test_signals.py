@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from collections import Counter
 
 import psutil
 import pytest
@@ -10,10 +11,10 @@ import pytest
 from src.run.launch import STOPS
 from tests.commands import logged, wait_until
 from tests.slurm.cluster import LOST
-from tests.slurm.jobs import END_SECONDS, STEPS, same_run, starts, stops, submit, words
+from tests.slurm.jobs import END_SECONDS, EVERY, START_SECONDS, STEPS, same_run, starts, stops, submit, words
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
-KINDS = ["task", "rank", "worker"]
+KINDS = ["script", "srun", "task", "rank", "worker"]
 FLAGS = ["--partition", "main", "--retries", "100"]
 SOON, LATER, FURTHER = 0.5, 6.0, 20
 """Seconds and steps that a signal comes after the one before, at most."""
@@ -29,28 +30,38 @@ def wait_for_a_moment(cluster, job, folder, chance):
     wait_until(lambda: logged(folder) >= wanted or cluster.state(job) in LOST, END_SECONDS, "further steps")
 
 
+def moment_of(folder, attempt, earlier):
+    """What the attempt with these processes is at; `earlier` are the numbers of attempts that had a signal before."""
+    if attempt[0].restart in earlier:
+        return "stopping"
+    since = min(member.process.create_time() for member in attempt)
+    trains = any(path.stat().st_mtime > since for path in (folder / "attempts").glob("*"))
+    return "training" if trains else "starting"
+
+
 def shoot(cluster, job, folder, chance, count):
-    """Send up to so many signals to a job, fewer if it ends before; returns who got which, and after how many steps."""
+    """Send up to so many signals to a job, fewer if it ends before; returns who got which, and when."""
     sent = []
     while len(sent) < count:
         wait_for_a_moment(cluster, job, folder, chance)
         if cluster.state(job) in LOST:
             break
         kind, number = chance.choice(KINDS), signal.Signals(chance.choice(STOPS))
-        members = cluster.members(job, kind)
-        if not members:  # in the queue, or not so far
+        attempt = cluster.members(job)
+        if not (members := [member for member in attempt if member.kind == kind]):  # in the queue, or not so far
             continue
         member = chance.choice(members)
         try:
+            moment = moment_of(folder, attempt, [restart for *_, restart in sent])
             member.process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
-        sent.append((kind, member.rank, number.name, logged(folder)))
+        sent.append((kind, number.name, moment, logged(folder), member.restart))
     return sent
 
 
 def survive(cluster, shards, reference, folder, chance, count):
-    """One run under up to so many signals; returns how many it was, and after which steps they have stopped it."""
+    """One run under up to so many signals; returns those, and after which steps they have stopped it."""
     run = folder / "run"
     job = submit(cluster, words(run, shards, "data.workers=1"), folder / "logs", *FLAGS)
     sent = shoot(cluster, job, run, chance, count)
@@ -58,19 +69,61 @@ def survive(cluster, shards, reference, folder, chance, count):
     begun, saved, restarts = starts(run), stops(run), int(cluster.show(job)["Restarts"])
     told = f"{sent}, attempts from {begun}, saved at {saved}, {restarts} restarts\n{cluster.logs(job)}"
     print(told.splitlines()[0])
-    assert list(dict.fromkeys(begun)) == list(dict.fromkeys([0, *saved])), told
-    assert restarts <= sum(kind != "worker" for kind, *_ in sent), told
+    assert begun[0] == 0 and begun == sorted(begun), told
+    hard = [number for number in begun if number not in (0, *saved)]  # srun kills at once what it is to end
+    assert all(number % EVERY == 0 for number in hard), told
+    assert len(set(hard)) <= sum(kind == "srun" for kind, *_ in sent), told
+    assert set(saved) <= {*begun, STEPS}, told
+    assert restarts <= sum(kind not in ("worker", "script") for kind, *_ in sent), told
     assert len(begun) <= restarts + 1, told
     same_run(run, reference)
-    return len(sent), saved
+    return sent, saved
+
+
+SLOW = """
+import os, time
+from pathlib import Path
+
+words = Path("/proc/self/cmdline").read_bytes()
+if b"submitit.core._submit" in words and "SLURM_PROCID" in os.environ:
+    name = "-".join(os.environ.get(key, "0") for key in ("SLURM_RESTART_COUNT", "SLURM_PROCID"))
+    Path("{folder}", "asleep-" + name).touch()
+    while os.environ.get("SLURM_RESTART_COUNT", "0") in "01" and not Path("{folder}", "go-" + name).exists():
+        time.sleep(0.05)
+"""
+
+
+def test_signals_to_tasks_that_still_start_are_answered_after_the_first_step(
+    cluster, undisturbed, shards, tmp_path, monkeypatch
+):
+    """submitit itself would answer SIGUSR2, and nobody the others."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW.format(folder=tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
+    plain = ["optimization.steps=40", "evaluation.every=null"]
+    run = words(tmp_path / "run", shards, *plain)
+    job = submit(cluster, run, tmp_path / "logs", "--partition", "main", "--retries", "0")
+    for restart, (rank, number) in enumerate([(0, signal.SIGUSR2), (1, signal.SIGTERM)]):
+        for task in range(2):
+            wait_until((tmp_path / f"asleep-{restart}-{task}").exists, START_SECONDS, "tasks start")
+        (task,) = [member.process for member in cluster.members(job, "task") if member.rank == rank]
+        task.send_signal(number)
+        for task in range(2):
+            (tmp_path / f"go-{restart}-{task}").touch()
+    cluster.wait_for(job, "COMPLETED", END_SECONDS)
+    assert cluster.show(job)["Restarts"] == "2"
+    first, second, third = starts(tmp_path / "run")
+    assert first == 0 and 0 < second <= 2 and second < third <= second + 2
+    same_run(tmp_path / "run", undisturbed(2, *plain))
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_signals_at_random_moments_at_random_processes(cluster, undisturbed, shards, tmp_path, count):
-    chance, runs, stopped = random.Random(count), 0, []
+    chance, runs, shots, stopped = random.Random(count), 0, [], []
     reference = undisturbed(2)
-    while count > 0:
+    while len(shots) < count:
         runs += 1
-        sent, saved = survive(cluster, shards, reference, tmp_path / str(runs), chance, min(count, 12))
-        count, stopped = count - sent, stopped + saved
+        sent, saved = survive(cluster, shards, reference, tmp_path / str(runs), chance, min(count - len(shots), 12))
+        shots, stopped = shots + sent, stopped + saved
+    print(Counter(f"{kind}, {moment}" for kind, _, moment, *_ in shots))
     assert len({step for step in stopped if 0 < step < STEPS}) >= 2, stopped
