@@ -45,7 +45,7 @@ def _what(group: argparse._ArgumentGroup) -> None:
 def _where(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     lines: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    kinds = "local: processes of this machine; debug: this process; default: %(default)s"
+    kinds = "local: processes of this machine, six starts at most; debug: this process; default: %(default)s"
     add("--cluster", choices=("slurm", "local", "debug"), default=PLAIN.cluster, help=kinds)
     add("--folder", type=Path, default=Path("logs"), help="logs of the jobs, seen by all nodes; default: %(default)s")
     add("--partition", help="default: the cluster's")

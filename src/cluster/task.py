@@ -33,12 +33,13 @@ from src.cluster.ends import (
     tell_verdict,
     told_verdict,
 )
-from src.cluster.requeue import Ended, ended_attempts, newest_step, put_back, record, seconds_left
+from src.cluster.left import left_by_rank
+from src.cluster.requeue import Ended, ended_attempts, give_back, newest_step, record, seconds_left
 from src.distributed.processes import STOPS, block_stops, unblock_stops
 from src.distributed.slurm import port
 from src.distributed.variables import FAILURES, JOB, LAUNCHER, RESTART
 from src.files import replace_text
-from src.run.failure import STACKS_HEADER, own_failure, tell_stands
+from src.run.failure import own_failure, tell_stands
 from src.run.launch import HANG_SECONDS
 
 ECHO_SECONDS = HANG_SECONDS + 5.0
@@ -51,6 +52,8 @@ ENDED_SECONDS = 7200.0
 """So long SLURM may take to end the tasks of a job that goes back, or to see that the node of task 0 is gone."""
 POLL_SECONDS = 0.1
 """Between looks at the own rank."""
+STARTS_HERE = 6
+"""So often does submitit start a job on this machine, whatever its exit code (`max_retry` of its Controller.run)."""
 LOOK_SECONDS, SELDOM_SECONDS = 2.0, 10.0
 """Between looks of task 0, and of each other one, into the folder where tasks leave word: there may be a thousand."""
 
@@ -123,11 +126,11 @@ class Attempt:
 
     def run(self) -> None:
         """The rank, and what has to be done when it has ended badly."""
-        code, echo = self._run_rank()
+        with left_by_rank(self.failures, self.rank) as folder:
+            code, echo = self._run_rank(folder)
         if code == 0:
             if self.rank == 0:
                 tell_verdict(self.failures, FINISHED, "")
-            self._tidy()
             return
         leave_word(self.words, self.rank, code, echo)
         if self.rank:
@@ -141,14 +144,13 @@ class Attempt:
             raise RankFailed(why if outcome == FAILED else f"stopped by {why}")
         if self.rank == 0:
             self._put_back(outcome, why)
-        self._tidy()
         if self.place.cluster == "slurm":
             time.sleep(ENDED_SECONDS)  # until SLURM ends all tasks: one that goes before would be taken for a failure
         sys.exit(1)
 
-    def _run_rank(self) -> tuple[int, bool]:
+    def _run_rank(self, folder: Path) -> tuple[int, bool]:
         """The exit code of this task's rank, and whether it was killed here as the echo of another one's end."""
-        task, own = self.task, {FAILURES: self.failures, JOB: self.job, RESTART: self.restart, LAUNCHER: os.getpid()}
+        task, own = self.task, {FAILURES: folder, JOB: self.job, RESTART: self.restart, LAUNCHER: os.getpid()}
         rank = subprocess.Popen(
             [sys.executable, str(task.code / "main.py"), "--fname", str(task.config)],
             cwd=task.directory,
@@ -214,23 +216,32 @@ class Attempt:
         reached = newest_step(self._checkpoints)
         ended = Ended(self.job, self.restart, outcome, why, self._begun, reached, time.time())
         try:
-            if self.place.cluster != "slurm" and why in (signal.SIGTERM.name, signal.SIGINT.name):
-                raise ValueError(f"cancelled by {why} after {reached} steps, which are saved; submit it again to go on")
-            record(self.task.submission, ended, self.task.retries)
-            print(f"job {self.job} goes back into the queue: {outcome}, {why}", flush=True)
-            if self.place.cluster != "slurm":
-                self.place._requeue(0)  # submitit's executor on one machine looks at the exit code of its tasks
-            elif why_not := put_back(self.job, self.restart):
-                print(f"job {self.job} is not put into the queue by this attempt: {why_not}", flush=True)
+            if self.place.cluster == "slurm":
+                give_back(self.task.submission, ended, self.task.retries)
+            else:
+                self._start_again_here(ended)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise RankFailed(str(error)) from None
 
-    def _tidy(self) -> None:
-        """Leave no empty file of stacks: a long run has many attempts, and each many ranks."""
-        stacks = self.failures / f"rank-{self.rank}.stacks"
-        if stacks.exists() and stacks.stat().st_size <= STACKS_HEADER:
-            stacks.unlink()
+    def _start_again_here(self, ended: Ended) -> None:
+        """submitit's executor on one machine looks at the exit code of its tasks.
+
+        Raises:
+            ValueError: it would not start them again.
+        """
+        if ended.why in (signal.SIGTERM.name, signal.SIGINT.name):
+            raise ValueError(
+                f"cancelled by {ended.why} after {ended.reached} steps, which are saved; submit it again to go on"
+            )
+        record(self.task.submission, ended, self.task.retries)
+        if self.restart + 1 >= STARTS_HERE:
+            raise ValueError(
+                f"started {STARTS_HERE} times, which is all that --cluster local does; submit it again with"
+                f" {self.task.submission / 'submit.sh'} to go on from step {ended.reached}"
+            )
+        print(f"job {self.job} is started again: {ended.outcome}, {ended.why}", flush=True)
+        self.place._requeue(0)
 
 
 def _environment_of_rank(place: JobEnvironment, restart: int) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """Tasks pass on what they are sent, and put their job back into the queue when its ranks have saved, and never else."""
 
+import inspect
 import json
 import os
 import signal
 import time
 
 import pytest
+from submitit.local.local import Controller
 
+from src.cluster.task import STARTS_HERE
 from tests.commands import (
     alive,
     audit,
@@ -102,3 +105,7 @@ def test_a_mistake_is_one_sentence_and_is_not_tried_again(tmp_path):
     assert errors and len(set(errors)) == 1 and "damaged" in errors[0], logs(tmp_path)
     assert "Traceback" not in logs(tmp_path).split("submitit ERROR")[0]
     assert len(list((tmp_path / "job/attempts").glob("*.json"))) <= 1
+
+
+def test_the_starts_of_a_job_on_this_machine_are_those_that_submitit_allows():
+    assert inspect.signature(Controller.run).parameters["max_retry"].default == STARTS_HERE

@@ -1,0 +1,49 @@
+"""What a rank leaves: on its node while it runs, for all to read afterwards."""
+
+import os
+import subprocess
+import sys
+
+from src.cluster.left import left_by_rank
+from src.run.failure import STACKS_HEADER
+from tests.commands import ROOT
+
+HEADER = b"in step 2".ljust(STACKS_HEADER)
+
+
+def test_what_is_worth_keeping_comes_to_the_others_and_nothing_stays_on_the_node(tmp_path):
+    for rank, stacks in ((0, b"Thread 0x1"), (1, b"")):
+        with left_by_rank(tmp_path, rank) as folder:
+            assert not folder.is_relative_to(tmp_path)
+            (folder / f"rank-{rank}.stacks").write_bytes(HEADER + stacks)
+            (folder / f"rank-{rank}.json").write_text("{}")
+            assert not any(path.name.startswith(f"rank-{rank}") for path in tmp_path.iterdir())
+        assert not folder.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"rank-0.stacks", "rank-0.json", "rank-1.json"}
+    assert (tmp_path / "rank-0.stacks").read_bytes() == HEADER + b"Thread 0x1"
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from src.cluster.left import left_by_rank
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+with left_by_rank(Path(sys.argv[1]), 0) as folder:
+    print(folder)
+"""
+
+
+def test_a_node_without_room_for_stacks_writes_where_all_read(tmp_path):
+    """A limit on the size of files stands for a full disk. The stacks of a rank that still runs stay."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "node").mkdir()
+    for rank in range(2):
+        (tmp_path / "shared" / f"rank-{rank}.stacks").write_bytes(HEADER)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "shared")],
+        cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path / "node")}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == f"{tmp_path / 'shared'}\n", done.stderr
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["rank-1.stacks"]
+    assert not any((tmp_path / "node").iterdir())
