@@ -8,8 +8,9 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def submit(checked: list[Checked], request: Request, logs: Path, directory: Path
     try:
         with _environment(request, submissions[0].code), _uninterrupted(request.cluster == "slurm"):
             executor = _executor(request, logs, submissions)
-            handles = executor.submit_array(tasks)
+            with redirect_stderr(StringIO()):  # submitit prints what sbatch says, which is told as one sentence
+                handles = executor.submit_array(tasks)
     except BaseException as error:
         _clean(logs, _temporary(logs) - before, submissions)
         withdraw(submissions)

@@ -61,7 +61,7 @@ def test_a_refusal_is_told_in_sbatchs_words_and_leaves_nothing(tmp_path):
     for more in ([], ["--seeds", "0", "1"]):
         done = call(tmp_path, *words, *more, sbatch=REFUSES, srun="")
         assert done.returncode == 1
-        assert f"error: sbatch refuses the job: {WORDS}\n" in done.stderr
+        assert done.stderr == f"error: sbatch refuses the job: {WORDS}\n"
         assert files(tmp_path) - {"bin"} == before
 
 
