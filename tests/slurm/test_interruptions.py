@@ -3,6 +3,7 @@
 import pytest
 
 from tests.commands import alive, lines, logged, wait_until
+from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import (
     END_SECONDS,
     EVERY,
@@ -30,18 +31,6 @@ def test_preempted_by_a_partition_of_higher_priority(cluster, undisturbed, shard
     cluster.wait_for(job, "COMPLETED", END_SECONDS)
     assert cluster.show(job)["Restarts"] == "1"
     assert starts(tmp_path / "run") == [0, *stops(tmp_path / "run")] and len(stops(tmp_path / "run")) == 1
-    same_run(tmp_path / "run", undisturbed(2))
-
-
-def test_requeued_from_outside(cluster, undisturbed, shards, tmp_path):
-    """SLURM gives SIGTERM and KillWait seconds, and would kill what has not saved by then."""
-    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
-    wait_for_steps(cluster, job, tmp_path / "run", 20)
-    cluster.requeue(job)
-    cluster.wait_for(job, "COMPLETED", END_SECONDS)
-    assert cluster.show(job)["Restarts"] == "1"
-    first, second = starts(tmp_path / "run")
-    assert first == 0 and second >= 20 // EVERY * EVERY
     same_run(tmp_path / "run", undisturbed(2))
 
 
@@ -88,21 +77,31 @@ def test_a_node_dies_with_all_that_ran_on_it(cluster, undisturbed, shards, tmp_p
     same_run(tmp_path / "run", undisturbed(2))
 
 
-def test_tasks_end_without_a_word(cluster, undisturbed, shards, tmp_path):
-    """srun kills its tasks when it is told to end; a step without memory is killed whole, all at once."""
-    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
-    wait_for_steps(cluster, job, tmp_path / "run", 20)
+def end_srun(cluster, job):
+    """It kills its tasks at once."""
     for srun in cluster.members(job, "srun"):
         srun.process.terminate()
-    wait_until(lambda: cluster.show(job)["Restarts"] == "1", 60, "the job is given back to the queue")
-    wait_for_steps(cluster, job, tmp_path / "run", 60)
+
+
+def kill_step(cluster, job):
+    """As SLURM does when a step has no memory left."""
     for member in cluster.members(job, "task", "rank", "worker"):
         member.process.kill()
+
+
+def test_attempts_that_end_before_they_can_save(cluster, undisturbed, shards, tmp_path):
+    """`scontrol requeue` gives SIGTERM and KillWait seconds; the other two give nothing, and tasks leave no word."""
+    job = submit(cluster, words(tmp_path / "run", shards), tmp_path / "logs", "--partition", "main")
+    for count, end in enumerate([Cluster.requeue, end_srun, kill_step], 1):
+        wait_for_steps(cluster, job, tmp_path / "run", 25 * count)
+        end(cluster, job)
+        wait_until(lambda: cluster.show(job)["Restarts"] == str(count), 60, "the job goes back")  # noqa: B023
     cluster.wait_for(job, "COMPLETED", END_SECONDS)
-    assert cluster.show(job)["Restarts"] == "2"
+    assert cluster.show(job)["Restarts"] == "3"
     (submission,) = (tmp_path / "run" / "submissions").iterdir()
-    assert [told["outcome"] for told in lines(submission / "requeues.jsonl")] == ["lost", "lost"]
-    assert all(first >= second - EVERY for first, second in zip(starts(tmp_path / "run"), (0, 20, 60), strict=True))
+    assert [told["outcome"] for told in lines(submission / "requeues.jsonl")][-2:] == ["lost", "lost"]
+    begun = starts(tmp_path / "run")
+    assert begun[0] == 0 and all(step >= 20 for step in begun[1:]) and begun == sorted(begun) and begun[3] >= 70
     same_run(tmp_path / "run", undisturbed(2))
 
 
