@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from collections import Counter
+from itertools import product
 
 import psutil
 import pytest
@@ -15,6 +16,10 @@ from tests.slurm.jobs import END_SECONDS, EVERY, START_SECONDS, STEPS, same_run,
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 KINDS = ["script", "srun", "task", "rank", "worker"]
+UNMOVED = ["script", "worker"]
+"""Kinds that no signal ends."""
+MOST = 12
+"""Signals to one job."""
 FLAGS = ["--partition", "main", "--retries", "100"]
 SOON, LATER, FURTHER = 0.5, 6.0, 20
 """Seconds and steps that a signal comes after the one before, at most."""
@@ -39,20 +44,20 @@ def moment_of(folder, attempt, earlier):
     return "training" if trains else "starting"
 
 
-def shoot(cluster, job, folder, chance, count):
-    """Send up to so many signals to a job, fewer if it ends before; returns who got which, and when."""
+def shoot(cluster, job, folder, chance, shots):
+    """Send a job the first of some signals, each to a process of its kind; returns who got which, and when."""
     sent = []
-    while len(sent) < count:
+    while len(sent) < min(len(shots), MOST):
         wait_for_a_moment(cluster, job, folder, chance)
         if cluster.state(job) in LOST:
             break
-        kind, number = chance.choice(KINDS), signal.Signals(chance.choice(STOPS))
+        kind, number = shots[len(sent)]
         attempt = cluster.members(job)
         if not (members := [member for member in attempt if member.kind == kind]):  # in the queue, or not so far
             continue
         member = chance.choice(members)
         try:
-            moment = moment_of(folder, attempt, [restart for *_, restart in sent])
+            moment = moment_of(folder, attempt, [restart for told, *_, restart in sent if told not in UNMOVED])
             member.process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
@@ -60,11 +65,11 @@ def shoot(cluster, job, folder, chance, count):
     return sent
 
 
-def survive(cluster, shards, reference, folder, chance, count):
-    """One run under up to so many signals; returns those, and after which steps they have stopped it."""
+def survive(cluster, shards, reference, folder, chance, shots):
+    """One run under the first of some signals; returns those, and after which steps they have stopped it."""
     run = folder / "run"
     job = submit(cluster, words(run, shards, "data.workers=1"), folder / "logs", *FLAGS)
-    sent = shoot(cluster, job, run, chance, count)
+    sent = shoot(cluster, job, run, chance, shots)
     cluster.wait_for(job, "COMPLETED", END_SECONDS)
     begun, saved, restarts = starts(run), stops(run), int(cluster.show(job)["Restarts"])
     told = f"{sent}, attempts from {begun}, saved at {saved}, {restarts} restarts\n{cluster.logs(job)}"
@@ -74,7 +79,7 @@ def survive(cluster, shards, reference, folder, chance, count):
     assert all(number % EVERY == 0 for number in hard), told
     assert len(set(hard)) <= sum(kind == "srun" for kind, *_ in sent), told
     assert set(saved) <= {*begun, STEPS}, told
-    assert restarts <= sum(kind not in ("worker", "script") for kind, *_ in sent), told
+    assert restarts <= sum(kind not in UNMOVED for kind, *_ in sent), told
     assert len(begun) <= restarts + 1, told
     same_run(run, reference)
     return sent, saved
@@ -119,11 +124,14 @@ def test_signals_to_tasks_that_still_start_are_answered_after_the_first_step(
 
 @pytest.mark.parametrize("count", [10, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_signals_at_random_moments_at_random_processes(cluster, undisturbed, shards, tmp_path, count):
-    chance, runs, shots, stopped = random.Random(count), 0, [], []
+    """Each kind of process gets each signal as often as the others."""
+    chance, runs, sent, stopped = random.Random(count), 0, [], []
+    pairs = list(product(KINDS, [signal.Signals(number) for number in STOPS]))
+    shots = chance.sample(pairs * max(1, count // len(pairs)), count)
     reference = undisturbed(2)
-    while len(shots) < count:
+    while len(sent) < count:
         runs += 1
-        sent, saved = survive(cluster, shards, reference, tmp_path / str(runs), chance, min(count - len(shots), 12))
-        shots, stopped = shots + sent, stopped + saved
-    print(Counter(f"{kind}, {moment}" for kind, _, moment, *_ in shots))
+        more, saved = survive(cluster, shards, reference, tmp_path / str(runs), chance, shots[len(sent) :])
+        sent, stopped = sent + more, stopped + saved
+    print(Counter(f"{kind}, {moment}" for kind, _, moment, *_ in sent))
     assert len({step for step in stopped if 0 < step < STEPS}) >= 2, stopped
