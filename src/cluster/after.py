@@ -20,7 +20,7 @@ from src.distributed.slurm import adopt_slurm
 from src.distributed.variables import JOB, RESTART
 
 NOTHING_DONE = 3
-"""Exit code that says: the job has to fail, whatever srun's code is."""
+"""Exit code that says: srun has ended with 0, and the job has not done what it should."""
 UNTOLD = "its tasks were ended before they could tell why"
 
 
@@ -43,7 +43,7 @@ def main(submission: Path, retries: int, code: int) -> int:
         return 0
     with suppress(OSError):  # who asks for the job to be put back, asks again
         if refusal(job, restart):
-            return NOTHING_DONE
+            return 0 if code else NOTHING_DONE
     reached = newest_step(submission.parents[1] / "checkpoints")
     begun = failures / BEGUN
     try:
@@ -51,7 +51,7 @@ def main(submission: Path, retries: int, code: int) -> int:
         give_back(submission, ended, retries)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-    return NOTHING_DONE
+    return 0 if code else NOTHING_DONE
 
 
 if __name__ == "__main__":
