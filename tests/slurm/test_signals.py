@@ -12,7 +12,7 @@ import pytest
 from src.run.launch import STOPS
 from tests.commands import logged, wait_until
 from tests.slurm.cluster import LOST
-from tests.slurm.jobs import END_SECONDS, EVERY, START_SECONDS, STEPS, same_run, starts, stops, submit, words
+from tests.slurm.jobs import END_SECONDS, START_SECONDS, STEPS, same_run, starts, stops, submit, words
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 KINDS = ["script", "srun", "task", "rank", "worker"]
@@ -45,28 +45,33 @@ def moment_of(folder, attempt, earlier):
 
 
 def shoot(cluster, job, folder, chance, shots):
-    """Send a job the first of some signals, each to a process of its kind; returns who got which, and when."""
+    """Send a job some of the signals in `shots`, which leave it, each to a process of its kind that is there already.
+
+    Returns who got which, and when.
+    """
     sent = []
-    while len(sent) < min(len(shots), MOST):
+    while shots and len(sent) < MOST:
         wait_for_a_moment(cluster, job, folder, chance)
         if cluster.state(job) in LOST:
             break
-        kind, number = shots[len(sent)]
         attempt = cluster.members(job)
-        if not (members := [member for member in attempt if member.kind == kind]):  # in the queue, or not so far
+        shot = next((shot for shot in shots if shot[0] in {member.kind for member in attempt}), None)
+        if shot is None:  # in the queue, or not so far
             continue
-        member = chance.choice(members)
+        kind, number = shot
+        member = chance.choice([member for member in attempt if member.kind == kind])
         try:
             moment = moment_of(folder, attempt, [restart for told, *_, restart in sent if told not in UNMOVED])
             member.process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
+        shots.remove(shot)
         sent.append((kind, number.name, moment, logged(folder), member.restart))
     return sent
 
 
 def survive(cluster, shards, reference, folder, chance, shots):
-    """One run under the first of some signals; returns those, and after which steps they have stopped it."""
+    """One run under some of the signals in `shots`; returns those, and after which steps they have stopped it."""
     run = folder / "run"
     job = submit(cluster, words(run, shards, "data.workers=1"), folder / "logs", *FLAGS)
     sent = shoot(cluster, job, run, chance, shots)
@@ -75,9 +80,10 @@ def survive(cluster, shards, reference, folder, chance, shots):
     told = f"{sent}, attempts from {begun}, saved at {saved}, {restarts} restarts\n{cluster.logs(job)}"
     print(told.splitlines()[0])
     assert begun[0] == 0 and begun == sorted(begun), told
-    hard = [number for number in begun if number not in (0, *saved)]  # srun kills at once what it is to end
-    assert all(number % EVERY == 0 for number in hard), told
-    assert len(set(hard)) <= sum(kind == "srun" for kind, *_ in sent), told
+    killed = {
+        number for number in begun if number not in (0, *saved)
+    }  # by srun, perhaps before they told that they saved
+    assert len(killed) <= sum(kind == "srun" for kind, *_ in sent), told
     assert set(saved) <= {*begun, STEPS}, told
     assert restarts <= sum(kind not in UNMOVED for kind, *_ in sent), told
     assert len(begun) <= restarts + 1, told
@@ -129,9 +135,9 @@ def test_signals_at_random_moments_at_random_processes(cluster, undisturbed, sha
     pairs = list(product(KINDS, [signal.Signals(number) for number in STOPS]))
     shots = chance.sample(pairs * max(1, count // len(pairs)), count)
     reference = undisturbed(2)
-    while len(sent) < count:
+    while shots:
         runs += 1
-        more, saved = survive(cluster, shards, reference, tmp_path / str(runs), chance, shots[len(sent) :])
+        more, saved = survive(cluster, shards, reference, tmp_path / str(runs), chance, shots)
         sent, stopped = sent + more, stopped + saved
     print(Counter(f"{kind}, {moment}" for kind, _, moment, *_ in sent))
     assert len({step for step in stopped if 0 < step < STEPS}) >= 2, stopped
