@@ -80,10 +80,8 @@ def survive(cluster, shards, reference, folder, chance, shots):
     told = f"{sent}, attempts from {begun}, saved at {saved}, {restarts} restarts\n{cluster.logs(job)}"
     print(told.splitlines()[0])
     assert begun[0] == 0 and begun == sorted(begun), told
-    killed = {
-        number for number in begun if number not in (0, *saved)
-    }  # by srun, perhaps before they told that they saved
-    assert len(killed) <= sum(kind == "srun" for kind, *_ in sent), told
+    untold = {number for number in begun if number not in (0, *saved)}  # srun killed what may just have saved
+    assert len(untold) <= sum(kind == "srun" for kind, *_ in sent), told
     assert set(saved) <= {*begun, STEPS}, told
     assert restarts <= sum(kind not in UNMOVED for kind, *_ in sent), told
     assert len(begun) <= restarts + 1, told
