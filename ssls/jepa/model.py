@@ -28,7 +28,7 @@ class JEPA(nn.Module):
         self.coefficients = {"prediction": 1.0}
         self.student = build_encoder(model.encoder)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid)
+        self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid, model.encoder.positions)
 
     def forward(self, batch: dict[str, Tensor], mode: str = "train") -> dict[str, Tensor]:
         """The one door: `train` gives sums of losses; `embed` the teacher's `tokens` and, from them, `targets`.
