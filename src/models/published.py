@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from src.models.build import build_encoder
 from src.models.config import VISION_SIZES, PredictorConfig, VisionEncoderConfig
 from src.models.predictor import Predictor
-from src.models.vit import VisionTransformer, build_encoder
+from src.models.vit import VisionTransformer
 
 if TYPE_CHECKING:
     from transformers import IJepaModel, VJEPA2Model

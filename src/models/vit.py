@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.config import TransformerConfig
+from src.models.encoder import AnyEncoder
 from src.models.positions import Places
 from src.models.transformer import Block, initialize, rescale_by_depth
 
@@ -34,7 +35,7 @@ class PatchEmbed(nn.Module):
         return tokens.flatten(2).transpose(1, 2)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(AnyEncoder):
     """Pre-norm ViT without a class token, with a final LayerNorm (Dosovitskiy et al. 2021).
 
     The patch embedding is scaled by its fan-in (LeCun), so that a standardised signal enters as loud as its position
@@ -42,6 +43,8 @@ class VisionTransformer(nn.Module):
     JEPA on heartbeats learned the positions alone: loss 0.006 after 333 steps, and of the variance of the teacher's
     features only 15 % lay between beats (76 % or more with this scale).
     """
+
+    config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -90,8 +93,3 @@ class VisionTransformer(nn.Module):
         if valid_BL is not None:
             valid_BL = torch.cat([valid_BL.new_ones(len(valid_BL), R), valid_BL], dim=1)
         return torch.cat([registers_BRD, tokens], dim=1), turns, valid_BL
-
-
-def build_encoder(config: TransformerConfig) -> VisionTransformer:
-    """The encoder that a `model.encoder` section, or an exported encoder/config.json, describes."""
-    return VisionTransformer(config)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.losses.regression import feature_regression
+from src.models.build import build_encoder
 from src.models.predictor import Predictor
-from src.models.vit import build_encoder, gather_tokens
+from src.models.vit import gather_tokens
 from ssls.jepa.config import LossConfig, ModelConfig
 
 # B batch, C leads, T samples, L tokens, K context tokens, M target blocks, N tokens of a block, D width

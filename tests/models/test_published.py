@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import IJepaConfig, IJepaModel, VJEPA2Config, VJEPA2Model
 
+from src.models.build import build_encoder
 from src.models.config import EncoderConfig, PredictorConfig, VisionEncoderConfig
 from src.models.predictor import Predictor
 from src.models.published import (
@@ -24,7 +25,7 @@ from src.models.published import (
 from src.models.published import (
     VJEPA2 as VJEPA2_LAYOUT,
 )
-from src.models.vit import build_encoder, gather_tokens
+from src.models.vit import gather_tokens
 from src.optimization.ema import update_ema
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}

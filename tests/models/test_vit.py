@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from src.models.build import build_encoder
 from src.models.config import EncoderConfig, VisionEncoderConfig
 from src.models.positions import coordinates, rotate, rotations, sincos_positions
-from src.models.vit import build_encoder, gather_tokens
+from src.models.vit import gather_tokens
 
 CONFIG = EncoderConfig(name="ecg_tiny", leads=3, length=40, patch=4, width=24, depth=3, heads=4)
 
