@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -19,7 +19,7 @@ class NetworkRates(Section):
 
 
 class OptimizationConfig(Section):
-    """AdamW with linear warm-up, then a cosine, of learning rate and weight decay."""
+    """AdamW; a linear warm-up of the learning rate, then its schedule; a cosine of the weight decay."""
 
     epochs: PositiveInt | None = None
     """Passes over the split; either this or steps."""
@@ -29,8 +29,10 @@ class OptimizationConfig(Section):
     """Peak learning rate, reached at the end of the warm-up; never scaled by the batch."""
     start_lr: NonNegativeFloat = 0.0
     """Learning rate of step 0 when there is a warm-up."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Of the learning rate after the warm-up: along half a cosine or a line to final_lr, or as it is."""
     final_lr: NonNegativeFloat = 0.0
-    """Learning rate of the last step."""
+    """Learning rate of the last step; not used by constant."""
     warmup_epochs: NonNegativeFloat | None = None
     """Length of the warm-up in epochs; at most one of this and warmup_steps, none is no warm-up."""
     warmup_steps: NonNegativeInt | None = None
@@ -46,6 +48,12 @@ class OptimizationConfig(Section):
     """So many steps in a row with a gradient that is not finite stop the run."""
     networks: dict[str, NetworkRates] = {}
     """Networks of the objective (student, predictor, ...) that learn or decay at other rates than the rest."""
+
+    @model_validator(mode="after")
+    def _no_end_of_a_constant(self) -> Self:
+        if self.schedule == "constant" and self.final_lr:
+            raise ValueError("optimization.schedule constant never reaches a final_lr: leave final_lr out")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -29,8 +29,8 @@ from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoi
 from src.data.sample import Sample
 from src.evaluation.features import Pool, average_windows, pool_tokens
 from src.files import sync
+from src.models.build import build_encoder
 from src.models.config import EncoderConfig
-from src.models.vit import build_encoder
 from src.transforms.preprocessing import Preprocessing
 
 WEIGHTS, CONFIG, PREPROCESSING = "model.safetensors", "config.json", "preprocessing.json"

@@ -5,42 +5,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.models.config import PredictorConfig
-from src.models.positions import sincos_positions
+from src.models.config import PositionKind, PredictorConfig
+from src.models.positions import Places
 from src.models.transformer import Block, initialize, rescale_by_depth
 
 # B batch, M target blocks, K context tokens, T tokens of a target block, D encoder width, P predictor width
 
 
 class Predictor(nn.Module):
-    """A narrow ViT over the context and one learned mask token for each target position (I-JEPA, arXiv 2301.08243).
+    """A narrow ViT over the context and one mask token for each target position (I-JEPA, arXiv 2301.08243).
 
-    Each target block is predicted by itself: blocks never see one another's mask tokens.
+    Each target block is predicted by itself: blocks never see one another's mask tokens. V-JEPA (arXiv 2404.08471)
+    predicts the union of its blocks at once: one target that holds them all, and a mask token of its own for each kind
+    of mask. Positions are of the kind that the encoder has.
     """
 
-    pos_embed: Tensor
-
-    def __init__(self, config: PredictorConfig, encoder_width: int, grid: tuple[int, ...]) -> None:
+    def __init__(
+        self, config: PredictorConfig, encoder_width: int, grid: tuple[int, ...], positions: PositionKind = "sincos"
+    ) -> None:
         super().__init__()
+        self.config = config
         self.predictor_embed = nn.Linear(encoder_width, config.width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.register_buffer("pos_embed", sincos_positions(grid, config.width), persistent=False)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.mask_tokens = nn.ParameterList(torch.zeros(1, 1, config.width) for _ in range(config.mask_tokens))
+        self.places = Places(positions, grid, config.width, config.heads)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, 4 * config.width) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.predictor_proj = nn.Linear(config.width, encoder_width)
         initialize(self)
         rescale_by_depth(self.blocks)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.places.initialize()
+        for token in self.mask_tokens if not config.zero_mask_tokens else ():
+            nn.init.trunc_normal_(token, std=0.02)
 
-    def forward(self, context_BKD: Tensor, context_BK: Tensor, targets_BMT: Tensor) -> Tensor:
-        """Predicted features [B, M, T, D] of the target tokens, given the context's features and positions."""
+    def forward(self, context_BKD: Tensor, context_BK: Tensor, targets_BMT: Tensor, kind: int = 0) -> Tensor:
+        """Predicted features [B, M, T, D] of the target tokens, given the context's features and positions.
+
+        `kind` of mask: which mask token stands at the targets.
+        """
         B, M, T = targets_BMT.shape
         K = context_BK.shape[1]
-        context_BKP = self.predictor_embed(context_BKD) + self.pos_embed[context_BK]
-        queries_BMTP = self.mask_token + self.pos_embed[targets_BMT]
-        context_BMKP = context_BKP.unsqueeze(1).expand(B, M, K, -1)
-        tokens = torch.cat([context_BMKP, queries_BMTP.to(context_BMKP.dtype)], dim=2).flatten(0, 1)
+        context_BMKP = self.predictor_embed(context_BKD).unsqueeze(1).expand(B, M, K, -1)
+        queries_BMTP = self.mask_tokens[kind].to(context_BMKP.dtype).unsqueeze(0).expand(B, M, T, -1)
+        tokens = torch.cat([context_BMKP, queries_BMTP], dim=2).flatten(0, 1)
+        index = torch.cat([context_BK.unsqueeze(1).expand(B, M, K), targets_BMT], dim=2).flatten(0, 1)
+        tokens, turns = self.places(tokens, index)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, turns)
         predicted = self.predictor_proj(self.norm(tokens[:, K:]))
         return predicted.view(B, M, T, -1)

@@ -8,11 +8,17 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# B batch, L tokens, D width, H heads
+from src.models.positions import rotate
+
+# B batch, L tokens, D width, H heads, d width of a head
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention on PyTorch's fused kernels."""
+    """Multi-head self-attention on PyTorch's fused kernels.
+
+    `turns` [B or 1, L, 2, d] turns queries and keys (rotary positions); tokens where `keep` [B, L] is False are not
+    looked at.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -20,10 +26,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, turns: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
         B, L, D = tokens_BLD.shape
         q, k, v = self.qkv(tokens_BLD).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        mixed_BHLd = F.scaled_dot_product_attention(q, k, v)
+        if turns is not None:
+            q, k = rotate(q, turns), rotate(k, turns)
+        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
         return self.proj(mixed_BHLd.transpose(1, 2).reshape(B, L, D))
 
 
@@ -40,22 +48,22 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.mlp = Mlp(width, mlp_width)
 
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        tokens_BLD = tokens_BLD + self.attn(self.norm1(tokens_BLD))
+    def forward(self, tokens_BLD: Tensor, turns: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        tokens_BLD = tokens_BLD + self.attn(self.norm1(tokens_BLD), turns, keep)
         return tokens_BLD + self.mlp(self.norm2(tokens_BLD))
 
 
 def initialize(module: nn.Module, std: float = 0.02) -> None:
     """Truncated normal weights and zero biases for every linear and convolutional layer, in place."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d):
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             nn.init.trunc_normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -46,14 +46,13 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
     return at
 
 
-def warmup_cosine(start: float, peak: float, end: float, warmup: int, steps: int) -> Schedule:
-    """Linear from `start` to `peak`, reached at step `warmup`; then half a cosine to `end` at step `steps - 1`."""
-    decay = cosine(peak, end, steps - warmup)
+def after_warmup(start: float, warmup: int, rest: Schedule) -> Schedule:
+    """Linear from `start` to the first value of `rest`, which step `warmup` has; then `rest`."""
 
     def at(step: int) -> float:
         if step < warmup:
-            return start + (peak - start) * step / warmup
-        return decay(step - warmup)
+            return start + (rest(0) - start) * step / warmup
+        return rest(step - warmup)
 
     return at
 
@@ -62,7 +61,9 @@ def learning_rate(config: OptimizationConfig, warmup: int, steps: int) -> Schedu
     """The learning rate of a config's run of `steps` steps."""
     if warmup >= steps:
         raise ValueError(f"optimization.warmup_*: a warm-up of {warmup} steps does not fit into a run of {steps}")
-    return warmup_cosine(config.start_lr, config.lr, config.final_lr, warmup, steps)
+    end = config.lr if config.schedule == "constant" else config.final_lr
+    fall = cosine if config.schedule == "cosine" else linear
+    return after_warmup(config.start_lr, warmup, fall(config.lr, end, steps - warmup))
 
 
 def weight_decay(config: OptimizationConfig, steps: int) -> Schedule:

@@ -42,6 +42,8 @@ class Config(ExperimentConfig):
 
     model: ModelConfig
     mask: MaskConfig = MaskConfig()
+    more_masks: tuple[MaskConfig, ...] = ()
+    """Other kinds of masks beside `mask`: the student sees each sample once under each, and the loss is their mean."""
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")
@@ -49,6 +51,16 @@ class Config(ExperimentConfig):
         if len(self.data.leads) != self.model.encoder.leads:
             raise ValueError(
                 f"model.encoder.leads is {self.model.encoder.leads}, but data.leads names {len(self.data.leads)} leads"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_token_for_each_kind(self) -> Self:
+        kinds, tokens = 1 + len(self.more_masks), self.model.predictor.mask_tokens
+        if tokens not in (1, kinds):
+            raise ValueError(
+                f"model.predictor.mask_tokens is {tokens}, but mask and more_masks are {kinds} kinds of masks: set it "
+                f"to {kinds}, or to 1, which they share"
             )
         return self
 

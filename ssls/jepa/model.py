@@ -6,29 +6,48 @@ Assran et al. 2023 (I-JEPA, arXiv 2301.08243); on ECG: Weimann & Conrad 2024 (ar
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.losses.regression import feature_regression
+from src.models.build import build_encoder
 from src.models.predictor import Predictor
-from src.models.vit import build_encoder, gather_tokens
+from src.models.vit import gather_tokens
 from ssls.jepa.config import LossConfig, ModelConfig
 
 # B batch, C leads, T samples, L tokens, K context tokens, M target blocks, N tokens of a block, D width
 
 
+class MaskNames(NamedTuple):
+    """What a kind of mask is called in a batch and among the losses."""
+
+    context: str
+    targets: str
+    loss: str
+
+
+def mask_names(kinds: int) -> list[MaskNames]:
+    """The only kind has no number."""
+    if kinds == 1:
+        return [MaskNames("context", "targets", "prediction")]
+    return [MaskNames(f"context_{n}", f"targets_{n}", f"prediction_{n}") for n in range(kinds)]
+
+
 class JEPA(nn.Module):
     """Student encoder, EMA teacher and predictor; everything that a checkpoint holds."""
 
-    def __init__(self, model: ModelConfig, loss: LossConfig) -> None:
+    def __init__(self, model: ModelConfig, loss: LossConfig, kinds: int = 1) -> None:
+        """`kinds` of masks, each with a context and targets of its own in the batch."""
         super().__init__()
         self.loss = loss
-        self.coefficients = {"prediction": 1.0}
+        self.names = mask_names(kinds)
+        self.coefficients = {name.loss: 1.0 / kinds for name in self.names}
         self.student = build_encoder(model.encoder)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid)
+        self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid, model.encoder.positions)
 
     def forward(self, batch: dict[str, Tensor], mode: str = "train") -> dict[str, Tensor]:
         """The one door: `train` gives sums of losses; `embed` the teacher's `tokens` and, from them, `targets`.
@@ -36,7 +55,7 @@ class JEPA(nn.Module):
         Both are [B, L, D]: `targets` are what the predictor is asked for.
         """
         if mode == "train":
-            return {"prediction": self.prediction_loss(batch)}
+            return self.prediction_losses(batch)
         assert mode == "embed", mode
         with torch.no_grad():
             tokens_BLD = self.teacher(batch["ecg"])
@@ -44,20 +63,24 @@ class JEPA(nn.Module):
 
     def weights(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """What each sum runs over: the target tokens."""
-        return {"prediction": float(batch["targets"].numel())}
+        return {name.loss: float(batch[name.targets].numel()) for name in self.names}
 
-    def prediction_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Sum over all target tokens of the distance between prediction and the teacher's features."""
-        context_BKD = self.student(batch["ecg"], batch["context"])
-        predicted_BMND = self.predictor(context_BKD, batch["context"], batch["targets"])
-        return feature_regression(predicted_BMND, self.targets(batch), self.loss.kind).sum()
+    def prediction_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For each kind of mask the sum over its target tokens of the distance between prediction and teacher."""
+        wanted_BLD = self.targets(batch)
+        sums = {}
+        for kind, name in enumerate(self.names):
+            context_BK, targets_BMN = batch[name.context], batch[name.targets]
+            token = kind if len(self.predictor.mask_tokens) > 1 else 0
+            predicted_BMND = self.predictor(self.student(batch["ecg"], context_BK), context_BK, targets_BMN, token)
+            wanted_BMND = gather_tokens(wanted_BLD, targets_BMN.flatten(1)).view_as(predicted_BMND)
+            sums[name.loss] = feature_regression(predicted_BMND, wanted_BMND, self.loss.kind).sum()
+        return sums
 
     @torch.no_grad()
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """Features [B, M, N, D]: the teacher sees every token, each is layer-normalised without parameters."""
-        B, M, N = batch["targets"].shape
-        tokens_BLD = as_targets(self.teacher(batch["ecg"]))
-        return gather_tokens(tokens_BLD, batch["targets"].flatten(1)).view(B, M, N, -1)
+        """Features [B, L, D]: the teacher sees every token, each is layer-normalised without parameters."""
+        return as_targets(self.teacher(batch["ecg"]))
 
 
 def as_targets(tokens_BLD: Tensor) -> Tensor:

@@ -100,8 +100,8 @@ def test_a_key_that_nobody_reads_is_reported(tmp_path, monkeypatch):
 
 def test_a_property_counts_for_who_asks_for_it(monkeypatch):
     """The width of an encoder is read by its section's `size`, which the model asks for."""
+    from src.models.build import build_encoder
     from src.models.config import EncoderConfig
-    from src.models.vit import build_encoder
 
     with recorded() as reads:
         config = EncoderConfig(name="ecg_tiny", length=40, patch=10)

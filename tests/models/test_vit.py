@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.models.config import EncoderConfig
-from src.models.positions import sincos_positions
-from src.models.vit import build_encoder, gather_tokens
+from src.models.build import build_encoder
+from src.models.config import EncoderConfig, VisionEncoderConfig
+from src.models.positions import coordinates, rotate, rotations, sincos_positions
+from src.models.vit import gather_tokens
 
 CONFIG = EncoderConfig(name="ecg_tiny", leads=3, length=40, patch=4, width=24, depth=3, heads=4)
 
@@ -23,7 +24,11 @@ def reference(encoder, ecg, heads):
     """The forward by the paper's formulas: softmax(q k / sqrt d) v, pre-norm, residuals."""
     B, C, T = ecg.shape
     patches = ecg.view(B, C, T // 4, 4).permute(0, 2, 1, 3).reshape(B, T // 4, C * 4)
-    x = patches @ encoder.patch_embed.proj.weight.reshape(24, -1).T + encoder.patch_embed.proj.bias + encoder.pos_embed
+    x = (
+        patches @ encoder.patch_embed.proj.weight.reshape(24, -1).T
+        + encoder.patch_embed.proj.bias
+        + encoder.places.waves
+    )
     for block in encoder.blocks:
         q, k, v = block.attn.qkv(F.layer_norm(x, (24,), block.norm1.weight, block.norm1.bias, 1e-6)).chunk(3, -1)
         heads_out = []
@@ -105,5 +110,125 @@ def test_a_standardised_signal_enters_as_loud_as_its_position(leads, patch):
     torch.manual_seed(0)
     encoder = build_encoder(EncoderConfig(name="ecg_tiny", leads=leads, length=20 * patch, patch=patch))
     signal = encoder.patch_embed(torch.randn(64, leads, 20 * patch)).std().item()
-    positions = encoder.pos_embed.pow(2).mean().sqrt().item()
+    positions = encoder.places.waves.pow(2).mean().sqrt().item()
     assert signal == pytest.approx(1.0, rel=0.1) and positions == pytest.approx(0.5**0.5, rel=0.01)
+
+
+VIDEO = {"name": "vit_tiny", "depth": 2, "width": 48, "heads": 2, "input": (4, 24, 32), "patch": (2, 8, 8), "colors": 2}
+POSITIONS = ["sincos", "learned", "rope", "rope_vjepa2"]
+
+
+def of_videos(**keys):
+    """An encoder whose tokens look at each other in earnest: as drawn at first, attention is nearly even."""
+    torch.manual_seed(0)
+    encoder = build_encoder(VisionEncoderConfig(**VIDEO | keys)).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    return encoder
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_tokens_of_a_grid_are_its_patches_in_row_major_order(axes):
+    torch.manual_seed(0)
+    sides, patches = VIDEO["input"][-axes:], VIDEO["patch"][-axes:]
+    encoder = build_encoder(VisionEncoderConfig(**VIDEO | {"input": sides, "patch": patches}))
+    signal = torch.randn(1, 2, *sides)
+    tokens = encoder.patch_embed(signal)
+    grid = encoder.config.grid
+    for token, place in enumerate(coordinates(grid).int().tolist()):
+        part = signal[(0, slice(None), *(slice(p * k, p * k + k) for p, k in zip(place, patches, strict=True)))]
+        expected = encoder.patch_embed.proj.weight.flatten(1) @ part.flatten() + encoder.patch_embed.proj.bias
+        torch.testing.assert_close(tokens[0, token], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("registers", [0, 2])
+def test_kept_tokens_are_those_of_all_without_the_others(positions, registers):
+    """Dropping tokens equals seeing all while nobody looks at them, for every kind of position, with registers."""
+    encoder, videos = of_videos(positions=positions, registers=registers), torch.randn(2, 2, 4, 24, 32)
+    keep = torch.tensor([[0, 3, 7, 20], [1, 2, 9, 23]])
+    valid = torch.zeros(2, 24, dtype=torch.bool).scatter(1, keep, True)
+    seen = gather_tokens(encoder(videos, valid_BL=valid), keep)
+    torch.testing.assert_close(encoder(videos, keep), seen, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_positions_tell_tokens_apart(positions):
+    """Without them the same tubelets in another order would give the same tokens in that order."""
+    encoder, videos = of_videos(positions=positions), torch.randn(1, 2, 4, 24, 32)
+    swapped = torch.cat([videos[:, :, 2:], videos[:, :, :2]], dim=2)
+    assert not torch.allclose(encoder(videos)[:, :12], encoder(swapped)[:, 12:], atol=1e-3)
+
+
+def test_registers_are_seen_and_not_given_back():
+    encoder, videos = of_videos(registers=1), torch.randn(1, 2, 4, 24, 32)
+    before = encoder(videos)
+    assert before.shape == (1, 24, 48)
+    with torch.no_grad():
+        encoder.registers[0].add_(torch.randn(48))
+    assert not torch.allclose(encoder(videos), before, atol=1e-3)
+
+
+def test_what_is_not_valid_influences_nothing():
+    encoder, videos = of_videos(positions="rope"), torch.randn(1, 2, 4, 24, 32)
+    valid = torch.arange(24).view(1, 24) < 12
+    before = encoder(videos, valid_BL=valid)[:, :12]
+    videos[:, :, 2:] = 100.0
+    assert torch.equal(encoder(videos, valid_BL=valid)[:, :12], before)
+
+
+def test_a_rotation_turns_pairs_by_coordinate_times_frequency():
+    turns = rotations((3, 4, 5), 14)  # 4 numbers for each axis, 2 that stay
+    heads = torch.randn(1, 1, 60, 14)
+    turned = rotate(heads, turns.unsqueeze(0))[0, 0]
+    for token, place in enumerate(coordinates((3, 4, 5)).tolist()):
+        for axis in range(3):
+            for pair in range(2):
+                at = 4 * axis + 2 * pair
+                angle = place[axis] * 10000 ** (-2 * pair / 4)
+                number = torch.view_as_complex(heads[0, 0, token, at : at + 2].contiguous()) * complex(
+                    math.cos(angle), math.sin(angle)
+                )
+                torch.testing.assert_close(turned[token, at : at + 2], torch.view_as_real(number))
+    assert torch.equal(turned[:, 12:], heads[0, 0, :, 12:])
+
+
+def test_rotated_products_depend_on_the_distance_alone():
+    turns = rotations((6, 7), 8).unsqueeze(0)
+    q, k = torch.randn(8), torch.randn(8)
+    products = rotate(q.expand(1, 1, 42, 8), turns)[0, 0] @ rotate(k.expand(1, 1, 42, 8), turns)[0, 0].T
+    at = coordinates((6, 7)).int()
+    for i, j in [(0, 8), (3, 11), (19, 27), (33, 41)]:  # one down, one right
+        assert (at[j] - at[i]).tolist() == [1, 1]
+        assert products[i, j].item() == pytest.approx(products[0, 8].item(), abs=1e-5)
+    assert products[0, 1].item() != pytest.approx(products[0, 8].item(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "millions"),
+    [  # Dosovitskiy et al. 2021, Zhai et al. 2022, without class token, head, learned positions
+        ({"name": "vit_base", "input": (224, 224), "patch": (16, 16)}, 85.6),
+        ({"name": "vit_large", "input": (224, 224), "patch": (16, 16)}, 303.1),
+        ({"name": "vit_huge", "input": (224, 224), "patch": (14, 14)}, 630.4),
+        ({"name": "vit_giant", "input": (224, 224), "patch": (16, 16)}, 1011.2),
+    ],
+)
+def test_vision_sizes_have_the_published_parameter_counts(keys, millions):
+    with torch.device("meta"):
+        encoder = build_encoder(VisionEncoderConfig(**keys))
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.002)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"patch": (2, 7, 8)}, r"patch \[2, 7, 8\] does not divide input \[4, 24, 32\]"),
+        ({"patch": (8, 8)}, "must both have two numbers"),
+        ({"heads": 5}, "width 48 must be even and divisible by heads 5"),
+        ({"heads": 12, "positions": "rope"}, "a head is 4 wide; use fewer heads"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(keys, said):
+    with pytest.raises(ValueError, match=said):
+        VisionEncoderConfig(**VIDEO | keys)

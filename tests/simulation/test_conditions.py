@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from src.models.build import build_encoder
 from src.models.config import EncoderConfig
-from src.models.vit import build_encoder
 from src.simulation.dynamics import quantised, render
 from src.simulation.ecg import Cohort
 from src.simulation.oracle import oracle_scores

@@ -1,11 +1,13 @@
 """JEPA against its definition."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from src.models.config import EncoderConfig, PredictorConfig
-from ssls.jepa.config import LossConfig, ModelConfig, TeacherConfig
+from ssls.jepa.config import Config, LossConfig, ModelConfig, TeacherConfig
 from ssls.jepa.model import JEPA
 
 MODEL = ModelConfig(
@@ -106,3 +108,50 @@ def test_a_prediction_of_the_target_costs_nothing():
 
     h = F.layer_norm(torch.randn(2, 3, 8), (8,))
     assert feature_regression(h, h, "l1").sum() == 0 and feature_regression(h, h, "smooth_l1").sum() == 0
+
+
+def two_kinds():
+    first, second = make_batch(), make_batch(4)
+    second["context"], second["targets"] = (
+        second["targets"].flatten(1)[:, :4].sort(1).values,
+        second["context"][:, None],
+    )
+    batch = {"ecg": first["ecg"]}
+    for number, kind in enumerate((first, second)):
+        batch |= {f"{name}_{number}": kind[name] for name in ("context", "targets")}
+    return batch, first, second
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_two_kinds_of_masks_are_two_predictions_of_one_student(tokens):
+    torch.manual_seed(0)
+    predictor = MODEL.predictor.model_copy(update={"mask_tokens": tokens})
+    model = MODEL.model_copy(update={"predictor": predictor})
+    both, single = JEPA(model, LossConfig(), kinds=2), JEPA(model, LossConfig())
+    single.load_state_dict(both.state_dict())
+    batch, first, second = two_kinds()
+    found = both(batch)
+    assert found.keys() == both.coefficients.keys() == {"prediction_0", "prediction_1"}
+    assert set(both.coefficients.values()) == {0.5}
+    assert both.weights(batch) == {"prediction_0": 24.0, "prediction_1": 20.0}
+    assert torch.equal(found["prediction_0"], single(first)["prediction"])
+    other = single(second)["prediction"]
+    assert torch.equal(found["prediction_1"], other) == (tokens == 1)  # else another token stands at its targets
+    sum(found.values()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in both.predictor.mask_tokens)
+
+
+@pytest.mark.parametrize("kinds", [1, 3])
+def test_as_many_mask_tokens_as_kinds_of_masks(kinds):
+    mask = {"targets": 2, "min_context": 4}
+    keys = {
+        "objective": "jepa",
+        "data": {"root": "shards", "batch_size": 4, "leads": ["I", "II"]},
+        "model": {"encoder": MODEL.encoder.model_dump(mode="json"), "predictor": {"mask_tokens": 2}},
+        "mask": mask,
+        "more_masks": [mask] * (kinds - 1),
+        "optimization": {"steps": 4, "lr": 1e-3},
+        "logging": {"folder": "runs/x"},
+    }
+    with pytest.raises(ValueError, match=f"mask_tokens is 2, but mask and more_masks are {kinds} kinds"):
+        Config.model_validate_json(json.dumps(keys))
