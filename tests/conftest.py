@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for a busy core took 6 times the time
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
