@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from src.engines.training import TrainingEngine
@@ -40,8 +39,7 @@ class AdamWEngine(TrainingEngine):
 
     def _update(self) -> float:
         gradients = self._gradients()
-        total = get_total_norm(gradients)
-        total = total.full_tensor() if isinstance(total, DTensor) else total
+        total = self._whole(get_total_norm(gradients))
         norm = total.item() / self.scale.value
         if math.isfinite(norm):
             if self.scale.active:
@@ -52,6 +50,10 @@ class AdamWEngine(TrainingEngine):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """A tensor of which this rank may hold a part; all ranks ask together."""
+        return tensor
 
     def _gradients(self) -> list[Tensor]:
         """Every trainable parameter's gradient, zeros where the step did not touch it."""

@@ -75,6 +75,9 @@ class FSDPEngine(AdamWEngine):
     def _held(self, parameter: Tensor) -> Tensor:
         return _local(parameter)
 
+    def _whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
     def _pieces(self) -> Iterator[Piece]:
         for name, parameter in self.parameters.items():
             yield from self._own("model", name, parameter)
@@ -122,8 +125,7 @@ class FSDPEngine(AdamWEngine):
         """Gathered tensor by tensor, on all ranks together."""
         found = {}
         for key, value in self.objective.get_submodule(name).state_dict().items():
-            whole = value.full_tensor() if isinstance(value, DTensor) else value
-            found[key] = whole.detach().cpu().clone()
+            found[key] = self._whole(value).detach().cpu().clone()
         return found
 
 
