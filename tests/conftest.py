@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for a busy core took 6 times the time
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes first: they are long, and the last ones to end should be short."""
+    long = {item.path for item in items if item.get_closest_marker("distributed") or item.get_closest_marker("slurm")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

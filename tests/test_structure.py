@@ -1,6 +1,8 @@
 """The rules of the house: arrows run one way, and no file is a drawer for anything."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,17 @@ def test_objectives_have_the_same_files():
 def test_no_file_is_called_utils_or_helper():
     for path in SOURCES:
         assert not {"utils", "util", "helper", "helpers", "misc", "common", "manager"} & {path.stem, *path.parent.parts}
+
+
+@pytest.mark.parametrize(
+    ("objective", "dear"),
+    [
+        ("jepa", ("torch._dynamo", "torch.distributed.tensor", "scipy", "deepspeed", "cv2", "matplotlib")),
+        ("probe", ("torch._dynamo", "torch.distributed.tensor", "deepspeed", "cv2", "matplotlib")),
+    ],
+)
+def test_what_is_dear_to_import_waits_until_a_rank_needs_it(objective, dear):
+    """Together they took a third of a rank's start."""
+    code = f"import sys, src.run.rank, ssls.{objective}.train; print(*(set({dear!r}) & sys.modules.keys()))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert told.stdout.split() == []

@@ -148,7 +148,7 @@ def _wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> N
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             raise Broken(f"never came to step {step}")
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def _lines(path: Path) -> list[dict[str, float]]:

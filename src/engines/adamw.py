@@ -7,29 +7,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from src.engines.fused_adamw import FusedAdamW
 from src.engines.training import TrainingEngine
 
 
 class AdamWEngine(TrainingEngine):
     """A training engine that clips and updates by itself."""
 
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.AdamW | FusedAdamW
     parameters: dict[str, nn.Parameter]
     trainable: dict[str, nn.Parameter]
 
-    def _optimize(self, **how: Any) -> None:
+    def _optimize(self, kind: type[torch.optim.AdamW] | type[FusedAdamW]) -> None:
         """Make the optimizer of the objective's parameters as they are now."""
         self.parameters = dict(self.objective.named_parameters())
         self.trainable = {name: self.parameters[name] for name in self.trains}
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = kind(
             [{"params": [self.parameters[name] for name in group.parameters]} for group in self.groups],
             lr=self.optimization.lr,
             betas=self.optimization.betas,
             eps=self.optimization.eps,
-            **how,
         )
 
     def _backward(self, total: Tensor, last: bool) -> None:
@@ -40,8 +39,7 @@ class AdamWEngine(TrainingEngine):
 
     def _update(self) -> float:
         gradients = self._gradients()
-        total = get_total_norm(gradients)
-        total = total.full_tensor() if isinstance(total, DTensor) else total
+        total = self._whole(get_total_norm(gradients))
         norm = total.item() / self.scale.value
         if math.isfinite(norm):
             if self.scale.active:
@@ -52,6 +50,10 @@ class AdamWEngine(TrainingEngine):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """A tensor of which this rank may hold a part; all ranks ask together."""
+        return tensor
 
     def _gradients(self) -> list[Tensor]:
         """Every trainable parameter's gradient, zeros where the step did not touch it."""

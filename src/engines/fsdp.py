@@ -40,7 +40,7 @@ class FSDPEngine(AdamWEngine):
                 _let_norms_take_halves(block)
             fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
         fully_shard(door, mesh=mesh, offload_policy=offload)
-        self._optimize()
+        self._optimize(torch.optim.AdamW)
         return door
 
     def _policy(self, block: nn.Module) -> MixedPrecisionPolicy:
@@ -74,6 +74,9 @@ class FSDPEngine(AdamWEngine):
 
     def _held(self, parameter: Tensor) -> Tensor:
         return _local(parameter)
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def _pieces(self) -> Iterator[Piece]:
         for name, parameter in self.parameters.items():
@@ -122,8 +125,7 @@ class FSDPEngine(AdamWEngine):
         """Gathered tensor by tensor, on all ranks together."""
         found = {}
         for key, value in self.objective.get_submodule(name).state_dict().items():
-            whole = value.full_tensor() if isinstance(value, DTensor) else value
-            found[key] = whole.detach().cpu().clone()
+            found[key] = self._whole(value).detach().cpu().clone()
         return found
 
 

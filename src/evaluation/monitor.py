@@ -29,7 +29,6 @@ from src.evaluation.alarm import alarms
 from src.evaluation.embeddings import save_embeddings
 from src.evaluation.features import Door, Records, embed, embed_tokens, unwatched
 from src.evaluation.knn import knn_scores
-from src.evaluation.linear import fit_linear
 from src.evaluation.representation import mean_prediction_loss, rankme, spread, variance_between_samples
 from src.losses.kinds import RegressionKind
 from src.metrics.ranking import auroc
@@ -133,6 +132,8 @@ class Monitor:
 
     def _probe(self, fit_NF: NDArray[np.float32], features_NF: NDArray[np.float32]) -> dict[str, float]:
         """Macro AUROC of a vote of neighbours and of a linear probe, both fitted on the training split."""
+        from src.evaluation.linear import fit_linear  # scipy, 0.3 s of every start, and only rank 0 probes
+
         assert self._fit_NK is not None and self._known_NK is not None
         if not (np.isfinite(fit_NF).all() and np.isfinite(features_NF).all()):
             return {"knn_auroc": math.nan, "probe_auroc": math.nan}

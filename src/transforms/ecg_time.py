@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dct, idct
 
 from src.config.ecg_transforms import (
     BlurConfig,
@@ -101,6 +100,8 @@ def reverse(ecg_BCT: NDArray[np.float32], config: ReverseConfig, streams: Stream
 
 def blur(ecg_BCT: NDArray[np.float32], config: BlurConfig, sampling_rate: float, streams: Streams) -> None:
     """A Gaussian filter whose standard deviation is uniform in (0, config.sigma] s; ends are mirrored, means stay."""
+    from scipy.fft import dct, idct  # 0.2 s of every start, and few runs blur
+
     hit_H = hit(streams, "blur", config.probability)
     sigma_H = config.sigma * (1.0 - streams[hit_H].uniform("blur.sigma"))
     angle_T = np.pi * np.arange(ecg_BCT.shape[2]) / ecg_BCT.shape[2]

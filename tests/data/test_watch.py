@@ -249,7 +249,7 @@ def test_a_worker_that_is_stopped_is_told_as_such(folder):
 
 def test_a_rank_without_workers_looks_after_itself(folder):
     sentence = waited(folder, harm=lambda: fifo(folder / "train-000002.tar"), workers=0)
-    assert "the rank itself has been reading train-000002.tar for 1 s: see to" in sentence
+    assert re.search(r"the rank itself has been reading train-000002\.tar for [01] s: see to", sentence)
 
 
 def test_a_rank_that_no_signal_reaches_ends_all_the_same():

@@ -31,6 +31,11 @@ from tests.commands import (
 
 pytestmark = pytest.mark.distributed
 STEPS, EVERY = 60, 4
+ONE, TWO = (
+    pytest.mark.parametrize("undisturbed", [ranks], ids=[name], indirect=True)
+    for ranks, name in ((1, "one-rank"), (2, "two-ranks"))
+)
+KILLS = {1: 10, 2: 5}
 SETTINGS = ["optimization.epochs=null", f"optimization.steps={STEPS}", f"checkpoint.every={EVERY}", "logging.every=1"]
 
 
@@ -76,12 +81,12 @@ def starts(folder):
 
 
 @pytest.mark.timeout(900)
-def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_path):
+def test_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_path):
     world_size, reference = undisturbed
     chance = random.Random(20 + world_size)
     random.seed(world_size)
     reached = [0]
-    for number, moment in enumerate(sorted(chance.sample(range(1, STEPS - 2), 10))):
+    for number, moment in enumerate(sorted(chance.sample(range(1, STEPS - 2), KILLS[world_size]))):
         process = start(*command(tmp_path, shards, world_size, workers=number % 2))
         wait_for_lines(process, tmp_path, moment)
         time.sleep(chance.uniform(0, 0.02))
@@ -89,12 +94,25 @@ def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_pat
         reached.append(logged(tmp_path))
     succeed(*command(tmp_path, shards, world_size))
     begun = starts(tmp_path)
-    assert len(begun) == 11
+    assert len(begun) == KILLS[world_size] + 1
     for first, before in zip(begun, reached, strict=True):  # each goes on from the last checkpoint that was complete
         assert EVERY * ((before - 1) // EVERY) <= first <= before, (begun, reached)
     assert metrics(tmp_path) == metrics(reference)
     assert audit(tmp_path) == audit(reference)
     assert same_tensors(tmp_path, reference)
+
+
+def test_a_rank_of_two_threads_continues_bit_identically(shards, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    steps = ["optimization.steps=12"]
+    succeed(*command(tmp_path / "whole", shards, 1), *steps)
+    process = start(*command(tmp_path / "killed", shards, 1), *steps)
+    wait_for_lines(process, tmp_path / "killed", 6)
+    strike(process, "tree")
+    succeed(*command(tmp_path / "killed", shards, 1), *steps)
+    assert starts(tmp_path / "killed")[1] >= EVERY
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    assert same_tensors(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_three_ranks_continue_bit_identically(shards, tmp_path):
@@ -131,6 +149,7 @@ def test_other_orders_continue_on_other_ranks_and_workers(shards, tmp_path, orde
     assert global_batches(tmp_path / "killed") == global_batches(tmp_path / "whole")
 
 
+@TWO
 def test_two_runs_fit_on_one_machine(undisturbed, shards, tmp_path):
     _, reference = undisturbed
     both = [start(*command(tmp_path / name, shards, 2)) for name in ("one", "other")]
@@ -141,7 +160,9 @@ def test_two_runs_fit_on_one_machine(undisturbed, shards, tmp_path):
     assert same_tensors(tmp_path / "one", tmp_path / "other")
 
 
-@pytest.mark.parametrize("target", ["launcher", "rank", "tree"])
+@pytest.mark.parametrize(
+    ("undisturbed", "target"), [(1, "tree"), (2, "launcher"), (2, "rank"), (2, "tree")], indirect=["undisturbed"]
+)
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(undisturbed, shards, tmp_path, target):
     world_size, reference = undisturbed
     process = start(*command(tmp_path, shards, world_size))
@@ -157,6 +178,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(undistur
     assert not list(checkpoints.glob("*.partial"))
 
 
+@ONE
 def test_a_run_moves_from_two_ranks_to_one_and_back_in_mid_epoch(undisturbed, shards, tmp_path):
     _, reference = undisturbed
     for world_size, moment in ((2, 10), (1, 30)):

@@ -23,7 +23,7 @@ from src.engines.engine import Setup
 from src.engines.zero import COMPILED_ON_CPU
 from tests.engines.towers import Towers, micro_batches
 
-STEPS, HALF, LR, MOMENTUM = 12, 6, 3e-3, 0.9
+STEPS, HALF, LR, MOMENTUM = 8, 4, 3e-3, 0.9
 SLOW = {"text": {"lr": 0.3, "weight_decay": 2.0}}
 SETTINGS = OptimizationConfig.model_validate(
     {"steps": STEPS, "lr": LR, "weight_decay": 0.1, "clip": 0.05, "networks": SLOW}
@@ -74,7 +74,7 @@ def save(engine, ranks, folder: Path, step: int, writer=None) -> None:
 
 
 def one_case(case: str, ranks: Ranks, folder: Path) -> None:
-    """Train 12 steps with checkpoints after 1, 6 and 12, and around a poisoned one; from=CHECKPOINT goes on.
+    """Train with checkpoints after 1, HALF and STEPS, and around a poisoned one; from=CHECKPOINT goes on.
 
     into=FOLDER is where its files go, instead of a folder of its name.
     """

@@ -323,11 +323,17 @@ def test_tool_writes_where_it_says(run, probe, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", ["nowhere", "file", "empty"])
-def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, place):
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, place, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    sentence = refuse(str(tmp_path / place), script="-mtools.report")
+    assert main([str(tmp_path / place)]) == 1
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("error: ") and sentence.count("\n") == 1
     assert place in sentence and "run folder" in sentence
+
+
+def test_the_command_ends_with_that_sentence(tmp_path):
+    assert "run folder" in refuse(str(tmp_path / "nowhere"), script="-mtools.report")
 
 
 def test_an_output_that_cannot_be_written_is_one_sentence(run, tmp_path, capsys):
