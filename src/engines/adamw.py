@@ -9,26 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from src.engines.fused_adamw import FusedAdamW
 from src.engines.training import TrainingEngine
 
 
 class AdamWEngine(TrainingEngine):
     """A training engine that clips and updates by itself."""
 
-    optimizer: torch.optim.AdamW | FusedAdamW
+    optimizer: torch.optim.AdamW
     parameters: dict[str, nn.Parameter]
     trainable: dict[str, nn.Parameter]
 
-    def _optimize(self, kind: type[torch.optim.AdamW] | type[FusedAdamW]) -> None:
+    def _optimize(self, **how: Any) -> None:
         """Make the optimizer of the objective's parameters as they are now."""
         self.parameters = dict(self.objective.named_parameters())
         self.trainable = {name: self.parameters[name] for name in self.trains}
-        self.optimizer = kind(
+        self.optimizer = torch.optim.AdamW(
             [{"params": [self.parameters[name] for name in group.parameters]} for group in self.groups],
             lr=self.optimization.lr,
             betas=self.optimization.betas,
             eps=self.optimization.eps,
+            **how,
         )
 
     def _backward(self, total: Tensor, last: bool) -> None:

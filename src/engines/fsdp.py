@@ -40,7 +40,7 @@ class FSDPEngine(AdamWEngine):
                 _let_norms_take_halves(block)
             fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
         fully_shard(door, mesh=mesh, offload_policy=offload)
-        self._optimize(torch.optim.AdamW)
+        self._optimize()
         return door
 
     def _policy(self, block: nn.Module) -> MixedPrecisionPolicy:

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from src.engines.adamw import AdamWEngine
 from src.engines.door import Door
 from src.engines.engine import Piece, TensorSource
-from src.engines.fused_adamw import FusedAdamW
 from src.engines.training import MOMENTS, same_names
 
 # torch 2.13 renamed DDP's argument and warns of the old name; 2.11 has the old one alone.
@@ -40,7 +39,7 @@ class ReplicatedEngine(AdamWEngine):
         three ranks up differs in the last bit. Buffers belong to the objective and are not broadcast.
         """
         self.door = door.to(self.ranks.device)
-        self._optimize(FusedAdamW)
+        self._optimize(fused=True)
         if self.ranks.world_size == 1:
             return self.door
         unsynced: dict[str, Any] = {SYNC_BUFFERS: False}
