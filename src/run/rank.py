@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from src.config.experiment import ExperimentConfig, RunConfig
-from src.distributed.processes import unblock_stops
 from src.distributed.ranks import Ranks, join, leave
 from src.distributed.variables import FAILURES
 from src.run.failure import record_failure
@@ -31,8 +30,6 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
     code = 0
     run: Run | None = None
     try:
-        if check or not isinstance(config, ExperimentConfig):
-            unblock_stops()  # nothing would be saved
         ranks = join(config.engine.timeout)
         check_devices(config, [str(ranks.device)] * ranks.world_size)
         run = make_run(config, ranks, check)
