@@ -60,6 +60,16 @@ def test_a_hung_rank_ends_the_run_with_the_stacks_of_all_and_it_goes_on(undistur
     assert same_tensors(tmp_path, undisturbed)
 
 
+def test_ranks_that_have_met_and_do_not_come_together_end_with_their_stacks(shards, tmp_path):
+    words = command(tmp_path, shards, "engine.timeout=6", "data.timeout=5")
+    done = run(*words, "--fault", "rank_1_never_joins", script=FAULTY, timeout=110)
+    assert done.returncode == 1 and "in init_process_group" in stacks_of(0, done.stderr)
+    assert "faulty_main.py" in stacks_of(1, done.stderr)
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "ranks 0, 1 before the first step: no sign of life for 6 s (engine.timeout)" in sentence
+    assert not (tmp_path / "owner.lock").exists()
+
+
 def test_a_rank_that_can_not_even_tell_is_not_waited_for(shards, tmp_path):
     words = command(tmp_path, shards, *IMPATIENT, "optimization.epochs=100000", "checkpoint.every=100000")
     process = start(*words)
