@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.commands import (
+    FAULTY,
     alive,
     audit,
     descendants,
@@ -20,7 +21,6 @@ from tests.commands import (
 )
 
 pytestmark = pytest.mark.distributed
-FAULTY = "tests/distributed/faulty_main.py"
 IMPATIENT = ["engine.timeout=15", "data.timeout=12"]
 
 
@@ -28,11 +28,6 @@ def command(folder, shards, *settings):
     own = [f"logging.folder={folder}", f"data.root={shards}", "optimization.epochs=2", "checkpoint.every=2"]
     words = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", "cpu", "cpu"]
     return [*words, "--set", *own, "evaluation.every=null", *settings]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,12 @@ import pytest
 from src.checkpoints.read import checkpoint_folders
 from src.distributed.processes import STOPS, block_stops
 from tests.commands import (
+    FAULTY,
     LAUNCH_VARIABLES,
     ROOT,
     alive,
     audit,
+    debug_run,
     descendants,
     logged,
     metrics,
@@ -28,31 +30,11 @@ from tests.commands import (
 )
 
 pytestmark = pytest.mark.distributed
-FAULTY = "tests/distributed/faulty_main.py"
 STEPS = 12
 
 
 def command(folder, shards, world_size, *settings):
-    own = [f"logging.folder={folder}", f"data.root={shards}", "optimization.epochs=null", f"optimization.steps={STEPS}"]
-    return [*configuration(world_size), "--set", *own, "evaluation.every=null", "checkpoint.every=4", *settings]
-
-
-def configuration(world_size):
-    return ["--fname", "configs/jepa/ecg_debug.yaml", *(["--devices", *["cpu"] * world_size] if world_size else [])]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards, tmp_path_factory):
-    """By the number of ranks."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for world_size in (1, 2):
-        succeed(*command(folder / str(world_size), shards, world_size))
-    return lambda world_size: folder / str(world_size)
+    return debug_run(folder, shards, world_size, STEPS, "evaluation.every=null", "checkpoint.every=4", *settings)
 
 
 def equal(one, other):

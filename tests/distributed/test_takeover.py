@@ -2,17 +2,18 @@
 
 import csv
 import json
-from functools import cache
 
 import pytest
 
 from src.checkpoints.read import checkpoint_folders
 from tests.commands import (
+    FAULTY,
     alive,
     audit,
+    debug_run,
     descendants,
+    health,
     kill_tree,
-    lines,
     logged,
     metrics,
     refuse,
@@ -25,40 +26,11 @@ from tests.commands import (
 
 pytestmark = pytest.mark.distributed
 STEPS, EVERY, LOOK = 24, 4, 6
-FAULTY = "tests/distributed/faulty_main.py"
 
 
 def command(folder, shards, world_size):
-    settings = [
-        f"logging.folder={folder}",
-        f"data.root={shards}",
-        "data.micro_batch_size=4",
-        f"evaluation.every={LOOK}",
-    ]
-    settings += ["optimization.epochs=null", f"optimization.steps={STEPS}", f"checkpoint.every={EVERY}"]
-    return ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *["cpu"] * world_size, "--set", *settings]
-
-
-def health(folder):
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(folder / "health.jsonl")]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards, tmp_path_factory):
-    """The folder of a run that nobody disturbed, on so many ranks."""
-
-    @cache
-    def run(world_size):
-        folder = tmp_path_factory.mktemp("undisturbed")
-        succeed(*command(folder, shards, world_size))
-        return folder
-
-    return run
+    own = ["data.micro_batch_size=4", f"evaluation.every={LOOK}", f"checkpoint.every={EVERY}"]
+    return debug_run(folder, shards, world_size, STEPS, *own)
 
 
 @pytest.fixture
