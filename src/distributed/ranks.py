@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from src.distributed.rendezvous import meet, place_of
+from src.distributed.rendezvous import choose_interface, meet, place_of
 from src.distributed.variables import DEVICE
 
 
@@ -50,8 +50,11 @@ def join(timeout: float, met: Callable[[], None] = lambda: None) -> Ranks:
     if world_size > 1:
         patience = datetime.timedelta(seconds=2 * timeout)
         _let_groups_wait(patience)
-        store = meet(rank, world_size, place_of(device))
+        place = place_of(device)
+        store = meet(rank, world_size, place)
         met()
+        if neighbours < world_size:
+            choose_interface(place, store, world_size)
         dist.init_process_group(_backend(device), store=store, rank=rank, world_size=world_size, timeout=patience)
     else:
         met()
