@@ -96,7 +96,7 @@ def test_an_orphan_that_wakes_up_later_touches_nothing(undisturbed, shards, tmp_
     words = [*command(tmp_path, shards, world_size), f"checkpoint.background={str(moment == 'background').lower()}"]
     started("7", 0)
     orphan = start(*words, "--fault", fault, script=FAULTY)
-    wait_until(lambda: reached(tmp_path) or orphan.poll() is not None, 120, moment)
+    wait_until(lambda: reached(tmp_path) or orphan.poll() is not None, 240, moment)
     members = descendants(orphan.pid)
     for member in members:
         member.suspend()
