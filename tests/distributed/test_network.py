@@ -52,7 +52,8 @@ def node(rank, folder):
 def may_make_networks():
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         return False
-    words = ["unshare", "--net", "--mount", "--uts", "sh", "-c", "hostname x && ip link add end0 type veth peer name end1"]
+    wire = "hostname node && ip link add end0 type veth peer name end1"
+    words = ["unshare", "--net", "--mount", "--uts", "sh", "-c", wire]
     return not subprocess.run(words, capture_output=True).returncode
 
 
