@@ -11,10 +11,11 @@ import os
 import sys
 from pathlib import Path
 
+from src.config.experiment import ExperimentConfig
 from src.config.load import load_config
-from src.distributed.processes import die_with_parent
+from src.distributed.processes import block_stops, die_with_parent, end_on_stops
 from src.distributed.slurm import adopt_slurm
-from src.distributed.variables import LAUNCHER
+from src.distributed.variables import LAUNCHER, QUIET
 from src.run.launch import check_devices, in_rank, launch, parse_devices
 from ssls.objectives import schema_of
 
@@ -49,8 +50,11 @@ def main() -> int:
                     "--devices starts processes, but RANK and WORLD_SIZE are set, which make this process one of a "
                     "running job; unset them, or leave --devices out"
                 )
-            # DDP would advise to switch off what the engine needs
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+            if isinstance(config, ExperimentConfig) and not words.check:
+                block_stops()  # before torch starts threads; StopRequest asks for them
+            else:
+                end_on_stops()
+            os.environ.update(QUIET | os.environ)
             from src.run.rank import run_rank  # torch, which the launcher does without
 
             run_rank(config, importlib.import_module(f"ssls.{config.objective}.train").main, words.check)

@@ -18,8 +18,17 @@ import torch
 from src.checkpoints.read import checkpoint_folders, open_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
+FAULTY = "tests/distributed/faulty_main.py"
+"""main.py with `--fault NAME`."""
 TIMES = {"samples_per_second", "data_wait"}
 LAUNCH_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+
+def debug_run(folder: Path, shards: Path, world_size: int, steps: int, *settings: str) -> list[str]:
+    """The words of a run of seconds; the first one makes the shards. With a `world_size` of 0 it starts no ranks."""
+    words = ["--fname", "configs/jepa/ecg_debug.yaml", *(["--devices", *["cpu"] * world_size] if world_size else [])]
+    own = [f"logging.folder={folder}", f"data.root={shards}", "optimization.epochs=null", f"optimization.steps={steps}"]
+    return [*words, "--set", *own, *settings]
 
 
 def environment() -> dict[str, str]:
@@ -136,6 +145,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in record.items() if key not in TIMES} for record in lines(folder / "metrics.jsonl")
     ]
+
+
+def health(folder: Path) -> list[dict[str, Any]]:
+    """The lines of health.jsonl without the times."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(folder / "health.jsonl")]
 
 
 def global_batches(folder: Path) -> dict[int, list[str]]:

@@ -26,11 +26,11 @@ from src.evaluation.raw import raw_features
 from src.evaluation.targets import Cases, label_target, read_cases
 from src.files import replace_text
 from src.metrics.table import score_table
+from src.run.belongs import probe_identity
 from src.run.environment import code_version
 from src.simulation.ecg import Cohort, build_command, write_cohort
 from ssls.probe.config import Config, HeadConfig
 from ssls.probe.heads import fit_head
-from ssls.probe.results import FREE
 from tools.build_shards import main as build_shards
 
 SEEDS = 5
@@ -199,7 +199,7 @@ def _probe(words: argparse.Namespace, config: str, shards: Path, runs: list[Path
     if not results.exists():
         _main(words, config, settings)
         return
-    asked = load_config(Path(config), settings, lambda _: Config).model_dump(mode="json", exclude=set(FREE))
+    asked = probe_identity(load_config(Path(config), settings, lambda _: Config))
     known = json.loads(results.read_text())["identity"]
     difference = first_difference({key: known.get(key) for key in asked}, asked)
     if difference is not None:

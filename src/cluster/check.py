@@ -20,7 +20,7 @@ from src.config.load import load_config
 from src.data.index import Index
 from src.data.load_index import read_index
 from src.data.roots import find_root
-from src.run.belongs import refuse_another_run
+from src.run.belongs import probe_identity, refuse_another_probe, refuse_another_run
 from src.run.folder import RunFolder
 from src.run.launch import check_devices
 
@@ -138,7 +138,10 @@ class Check:
         """That the run folder can be written, and is this experiment's if it is anyone's."""
         refuse_unwritable(Path(config.logging.folder), "logging.folder")
         folder = RunFolder(Path(config.logging.folder))
-        if not isinstance(config, ExperimentConfig) or not folder.attempts.is_dir():
+        if not isinstance(config, ExperimentConfig):
+            refuse_another_probe(folder, probe_identity(config))
+            return
+        if not folder.attempts.is_dir():
             return
         attempt = folder.last_attempt()
         if attempt is not None and (_checkpoints(folder.root) or folder.last_logged_step() is not None):

@@ -6,6 +6,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
+
+from src.distributed.variables import FAILURES
 
 PR_SET_PDEATHSIG = 1
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -28,9 +32,10 @@ def ignore_signals() -> None:
 
 
 def block_stops() -> None:
-    """Keep signals that ask to stop until they are unblocked: a `preexec_fn`, for a process that will save on them.
+    """Keep signals that ask to stop until somebody waits for them, in this thread and in all that it starts.
 
-    The mask outlives exec: what comes before the program stands is delivered once it has a handler for it.
+    Threads and processes inherit the mask, through exec as well: what is sent to a whole job ends no compiler, no W&B
+    and no git that a rank is waiting for. Before there is a program that asks, they wait: also a `preexec_fn`.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
@@ -38,3 +43,36 @@ def block_stops() -> None:
 def unblock_stops() -> None:
     """Let them through, those that have come first."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def watch_stops(told: Callable[[int], None]) -> None:
+    """Call `told` with each signal that asks to stop, from a thread; with those that have come before it returns.
+
+    They stay blocked, and those that are ignored (nohup) stay so. Who watches later takes the place of who did before.
+    """
+    block_stops()
+    heeded = {number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN}
+    for number in heeded:  # also for a library that lets them through, as Python's resource tracker does
+        signal.signal(number, lambda received, _: told(received))
+    while (come := signal.sigtimedwait(heeded, 0)) is not None:
+        told(come.si_signo)
+    threading.Thread(target=_wait_for_stops, args=(heeded,), name="stops", daemon=True).start()
+
+
+def _wait_for_stops(heeded: set[signal.Signals]) -> None:
+    while True:
+        number = signal.sigwait(heeded)
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handler(number, None)
+
+
+def end_on_stops() -> None:
+    """End at once with 128 + number when asked to stop, also in a call that never returns: there is nothing to save."""
+
+    def end(number: int) -> None:
+        if FAILURES not in os.environ:  # no launcher of ours that would tell it
+            os.write(sys.stderr.fileno(), f"stopped by {signal.Signals(number).name}\n".encode())
+        os._exit(128 + number)
+
+    watch_stops(end)

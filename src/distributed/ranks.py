@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from src.distributed.rendezvous import meet, place_of
+from src.distributed.rendezvous import choose_interface, meet, place_of
 from src.distributed.variables import DEVICE
 
 
@@ -32,10 +33,11 @@ class Ranks:
         return self.rank == 0
 
 
-def join(timeout: float) -> Ranks:
+def join(timeout: float, met: Callable[[], None] = lambda: None) -> Ranks:
     """Read rank, world size and device from the environment and join the process group (none for one process).
 
     `timeout` (engine.timeout): collectives give up after twice as many seconds, so that the watchdog speaks first.
+    `met` is called when all ranks have met, before they make their group.
 
     Raises:
         ValueError: there is no device for this rank, or the ranks do not come together.
@@ -48,8 +50,14 @@ def join(timeout: float) -> Ranks:
     if world_size > 1:
         patience = datetime.timedelta(seconds=2 * timeout)
         _let_groups_wait(patience)
-        store = meet(rank, world_size, place_of(device))
+        place = place_of(device)
+        store = meet(rank, world_size, place)
+        met()
+        if neighbours < world_size:
+            choose_interface(place, store, world_size)
         dist.init_process_group(_backend(device), store=store, rank=rank, world_size=world_size, timeout=patience)
+    else:
+        met()
     return Ranks(rank, world_size, device, neighbours)
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.distributed as dist
 
+from src.distributed.network import interface_of, leads_elsewhere, own_address
 from src.distributed.variables import JOB, RESTART, STORE_SOCKET
 
 PATIENCE_SECONDS = 300.0
@@ -22,6 +23,8 @@ PATIENCE_SECONDS = 300.0
 GRACE_SECONDS = 5.0
 """So much longer the others wait: it is rank 0 that knows who is missing."""
 POLL_SECONDS = 0.05
+GLOO = "GLOO_SOCKET_IFNAME"
+PREFIX = "medssl"
 ATTEMPT, ARRIVED, VERDICT = "attempt", "arrived/", "verdict"
 
 
@@ -39,12 +42,30 @@ class Place:
     host: str
     gpu: str
     """The GPU's own number; empty on a CPU."""
+    address: str = ""
+    """From which this machine reaches rank 0; empty where both are the same one."""
 
 
 def place_of(device: torch.device) -> Place:
     """Where this process computes."""
     gpu = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
-    return Place(socket.gethostname(), gpu)
+    return Place(socket.gethostname(), gpu, own_address(os.environ.get("MASTER_ADDR", "")))
+
+
+def choose_interface(place: Place, store: dist.Store, world_size: int) -> None:
+    """Have gloo take the interface that leads to the other nodes, where this host's own name would not lead here.
+
+    What is in GLOO_SOCKET_IFNAME stays. Rank 0's host finds its interface by the way to one of the others.
+    """
+    if GLOO in os.environ or leads_elsewhere(socket.gethostname()):
+        return
+    address = place.address
+    if not address:
+        ours = dist.PrefixStore(PREFIX, store)
+        others = (json.loads(ours.get(f"{ARRIVED}{rank}"))["address"] for rank in range(world_size))
+        address = own_address(next(filter(None, others), ""))
+    if address and (name := interface_of(address)):
+        os.environ[GLOO] = name
 
 
 def meet(rank: int, world_size: int, place: Place, patience: float = PATIENCE_SECONDS) -> dist.Store:
@@ -101,7 +122,7 @@ def listed(ranks: Sequence[int], most: int = 8) -> str:
 def _meet(rank: int, world_size: int, place: Place, patience: float) -> dist.Store:
     store, address = _open(rank, world_size, patience)
     own = _attempt(world_size)
-    ours = dist.PrefixStore("medssl", store)
+    ours = dist.PrefixStore(PREFIX, store)
     if rank == 0:
         ours.set(ATTEMPT, own)
     else:

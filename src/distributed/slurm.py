@@ -38,7 +38,6 @@ def adopt_slurm(environment: Environment, launches: bool = False) -> None:
     if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         _become_rank(environment)
     if "RANK" in environment:
-        environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP would advise to switch off what the engine needs
         environment.setdefault("OMP_NUM_THREADS", str(_threads(environment)))
 
 

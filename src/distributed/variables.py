@@ -12,6 +12,9 @@ LAUNCHER = "MEDSSL_LAUNCHER"
 FAILURES = "MEDSSL_FAILURES"
 """Folder in which a rank leaves word of why it ends."""
 
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Of a rank, before it loads torch: DDP would advise to switch off what the engine needs."""
+
 JOB = "MEDSSL_JOB"
 """The cluster's number of the job (12, of an array 12_3), where there is one."""
 

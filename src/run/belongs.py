@@ -1,12 +1,22 @@
-"""Whose a run folder is: the experiment that has trained there, and no other; free of torch."""
+"""Whose a run folder is: the experiment that has trained there, or the probe that has its results there, and no other;
+free of torch.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.config.experiment import ExperimentConfig
+from src.config.experiment import ExperimentConfig, RunConfig
 from src.config.identity import completed, first_difference, identity
+from src.run.folder import RunFolder
+
+FREE_OF_PROBE = ("logging", "engine")
+"""Sections that may differ when a probe is run again in its folder."""
+CHECKSUMS = ("data_sha256", "weights_sha256")
+"""What a probe's results tell of beside its config: of the data, by split, and of each encoder."""
 
 
 def refuse_another_run(
@@ -29,6 +39,33 @@ def refuse_another_run(
             f"{place} was trained on other shards than those in {_places(config)}: "
             f"their index.json differs; restore it to continue, or set another logging.folder"
         )
+
+
+def probe_identity(config: RunConfig) -> dict[str, Any]:
+    """What makes two probes the same, as far as their configs tell."""
+    tree = config.model_dump(mode="json")
+    return {name: value for name, value in tree.items() if name not in FREE_OF_PROBE}
+
+
+def refuse_another_probe(folder: RunFolder, own: Mapping[str, Any]) -> None:
+    """Compare a probe with the results that its folder holds; `own` is its identity, with CHECKSUMS where known.
+
+    Raises:
+        ValueError: they are another probe's, and the first key that differs; or the folder is a training run's.
+    """
+    path = folder.root / "results.json"
+    if path.exists():
+        of_results = json.loads(path.read_text())["identity"]
+        known = {name: value for name, value in of_results.items() if name in own or name not in CHECKSUMS}
+        difference = first_difference(known, own)
+        if difference is not None:
+            key, before, after = difference
+            raise ValueError(
+                f"{path} holds the results of a probe with {key} = {before}, but the config says {after}; set another "
+                f"logging.folder"
+            )
+    elif folder.checkpoints.exists():
+        raise ValueError(f"logging.folder: {folder.root} is the folder of a training run; name another for the probe")
 
 
 def _places(config: ExperimentConfig) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from src.config.experiment import ExperimentConfig, RunConfig
 from src.distributed.processes import STOPS
-from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, STORE_SOCKET
+from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, QUIET, STORE_SOCKET
 from src.run.failure import describe_hang, first_failure, hung_ranks, tell_stands
 
 SAVE_SECONDS = 600.0
@@ -102,6 +102,8 @@ def launch(devices: Sequence[str]) -> int:
                 if any(rank.poll() not in (None, *STOPPED) for rank in ranks):
                     break
                 time.sleep(POLL_SECONDS)
+                stopped += _asked_by_others(ranks)
+            stopped = stopped or _asked_by_others(ranks)
             if stopped:
                 _ask_to_stop(ranks, stopped)
             if hung_ranks(Path(folder)):
@@ -109,10 +111,11 @@ def launch(devices: Sequence[str]) -> int:
         finally:
             own_deaths = [rank.poll() for rank in ranks]
             _end(ranks)
+        orderly = any(code in STOPPED[1:] for code in own_deaths)  # then all have saved, or had nothing to
         by_signal = any(code is not None and code < 0 for code in own_deaths)  # before the rank watched for it
         told = first_failure(Path(folder)) is not None or hung_ranks(Path(folder))
-        if stopped and any(code != 0 for code in own_deaths) and (by_signal or not told):
-            saved = "" if all(code in STOPPED for code in own_deaths) else " before a step could be saved"
+        if stopped and any(code != 0 for code in own_deaths) and (orderly or by_signal or not told):
+            saved = "" if orderly else " before a step could be saved"
             print(f"stopped by {signal.Signals(stopped[0]).name}{saved}", file=sys.stderr)
             return 128 + stopped[0]
         return _report(own_deaths, Path(folder))
@@ -122,7 +125,7 @@ def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures:
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
     environment = {
         "OMP_NUM_THREADS": str(threads),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would advise to switch off what the engine needs
+        **QUIET,
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -141,6 +144,11 @@ def _start(rank: int, devices: Sequence[str], listener: socket.socket, failures:
         pass_fds=[listener.fileno()] if rank == 0 else [],
         start_new_session=True,  # Ctrl-C reaches the launcher alone, which ends the ranks
     )
+
+
+def _asked_by_others(ranks: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """The signal that a rank was sent by somebody else, and has ended by: what fails after that is an echo."""
+    return [code - 128 for rank in ranks if (code := rank.poll()) in STOPPED[1:]][:1]
 
 
 def _ask_to_stop(ranks: Sequence[subprocess.Popen[bytes]], stopped: list[int]) -> None:

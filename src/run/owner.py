@@ -88,7 +88,8 @@ class Ownership:
         self.mark: int | None = None
         """The inode of this attempt's file, by which its other ranks know it too."""
         self.rivalled = False
-        """Whether the owner before may be alive: its lock is held, can't be had, or was another machine's."""
+        """Whether ranks of the attempt before may be alive: its owner's lock is held, can't be had or was another
+        machine's, or it was an earlier start of this job, whose other ranks may be orphans on other machines."""
 
     def claim(self, recorded: int) -> int:
         """Take the folder and return the number of this attempt; `recorded` is that of the last one known.
@@ -121,7 +122,7 @@ class Ownership:
             draft.unlink()
             file.close()
             return refusal
-        self.rivalled = before is not None and (held is not False or before.host != own.host)
+        self.rivalled = before is not None and (held is not False or before.host != own.host or own.succeeds(before))
         attempt = 1 + max(recorded, before.attempt if before is not None and self.rivalled else 0)
         file.truncate(0)
         file.write(json.dumps(asdict(own) | {"attempt": attempt}))

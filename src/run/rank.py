@@ -7,20 +7,25 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from src.config.experiment import ExperimentConfig, RunConfig
-from src.distributed.processes import unblock_stops
 from src.distributed.ranks import Ranks, join, leave
+from src.distributed.rendezvous import PATIENCE_SECONDS
 from src.distributed.variables import FAILURES
 from src.run.failure import record_failure
 from src.run.launch import check_devices
 from src.run.run import Run
 from src.run.stop import Stopped
 from src.run.training import TrainingRun
+from src.run.watchdog import Watchdog
 
 LEAVE_SECONDS = 30.0
 """So long may a rank take to leave the others, or to end after an error: who hangs there holds its GPU."""
+
+MEET_SECONDS = PATIENCE_SECONDS + 60.0
+"""So long the watchdog leaves it to the rendezvous to say who is missing: ten seconds beyond its patience, and more."""
 
 
 def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) -> None:
@@ -31,13 +36,14 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
     code = 0
     run: Run | None = None
     try:
-        if check or not isinstance(config, ExperimentConfig):
-            unblock_stops()  # nothing would be saved
-        ranks = join(config.engine.timeout)
+        if isinstance(config, ExperimentConfig):
+            watchdog = Watchdog(config.engine.timeout, int(os.environ["RANK"]))
+            watchdog.beat("before all ranks have met", at_least=MEET_SECONDS)
+            ranks = join(config.engine.timeout, partial(watchdog.beat, "before the first step"))
+        else:
+            watchdog, ranks = None, join(config.engine.timeout)
         check_devices(config, [str(ranks.device)] * ranks.world_size)
-        run = make_run(config, ranks, check)
-        if isinstance(run, TrainingRun):
-            run.watchdog.beat("before the first step")
+        run = make_run(config, ranks, check, watchdog)
         train(config, run)
         faulthandler.dump_traceback_later(LEAVE_SECONDS, exit=True)
         leave()
@@ -60,6 +66,8 @@ def run_rank(config: RunConfig, train: Callable[[Any, Any], None], check: bool) 
     os._exit(code)
 
 
-def make_run(config: RunConfig, ranks: Ranks, check: bool) -> Run:
+def make_run(config: RunConfig, ranks: Ranks, check: bool, watchdog: Watchdog | None = None) -> Run:
     """The run of a config: one with the machinery of training, if it trains."""
-    return TrainingRun(config, ranks, check) if isinstance(config, ExperimentConfig) else Run(config, ranks, check)
+    if isinstance(config, ExperimentConfig):
+        return TrainingRun(config, ranks, check, watchdog)
+    return Run(config, ranks, check)

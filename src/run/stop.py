@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
-
 import torch
 import torch.distributed as dist
 
-from src.distributed.processes import STOPS, unblock_stops
+from src.distributed.processes import block_stops, watch_stops
 from src.distributed.ranks import Ranks
 
 
@@ -28,25 +25,23 @@ class StopRequest:
     """Whether any rank has been asked; each rank's answer travels while the next step is computed."""
 
     def __init__(self, ranks: Ranks) -> None:
-        """Watch the signals from now on; those that are ignored (nohup) stay so. Called by all ranks together.
+        """Watch the signals from now on. Called by all ranks together.
 
-        One that came while they were blocked is delivered now, and stops the run after its first step.
+        One that came while they were blocked stops the run after its first step.
         """
         self._asked = 0
         self._group = dist.new_group(backend="gloo") if ranks.world_size > 1 else None
         self._told = torch.zeros(1, dtype=torch.int32)
         self._journey: dist.Work | None = None
-        for number in STOPS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._ask)
-        unblock_stops()
+        watch_stops(self._ask)
         self.poll()
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
+    def _ask(self, number: int) -> None:
         self._asked = number
 
     def poll(self) -> int:
         """The signal that any rank had been sent by the poll before, or 0; called by all ranks equally often."""
+        block_stops()  # again, wherever a library has let them through: its children would die of them
         if self._group is None:
             return self._asked
         found = self.drain()

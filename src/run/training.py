@@ -48,13 +48,15 @@ class TrainingRun(Run):
 
     config: ExperimentConfig
 
-    def __init__(self, config: ExperimentConfig, ranks: Ranks, check: bool = False) -> None:
+    def __init__(
+        self, config: ExperimentConfig, ranks: Ranks, check: bool = False, watchdog: Watchdog | None = None
+    ) -> None:
         super().__init__(config, ranks, check)
         self.total_steps = 0
         self._parameters = (0, 0)
         self._clock = Clock()
         self._writer = BackgroundWriter(ranks)
-        self.watchdog = Watchdog(config.engine.timeout, ranks.rank)
+        self.watchdog = watchdog or Watchdog(config.engine.timeout, ranks.rank)
         self._stop: StopRequest | None = None
         self._saved = 0
         """Steps that the checkpoint has from which this attempt goes on."""

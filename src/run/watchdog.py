@@ -32,22 +32,26 @@ class Watchdog:
 
     def __init__(self, seconds: float, rank: int) -> None:
         self._seconds = seconds
-        self._set = -math.inf
+        self._set, self._limit = -math.inf, seconds
         folder = os.environ.get(FAILURES)
         self._file = None if folder is None else (Path(folder) / f"rank-{rank}.stacks").open("wb", buffering=0)
         if self._file is not None:
             self._file.seek(STACKS_HEADER)
 
-    def beat(self, at: str = "") -> None:
-        """Something got done; `at` says where the rank goes on, if that is new: `in step 12`."""
+    def beat(self, at: str = "", at_least: float = 0.0) -> None:
+        """Something got done; `at` says where the rank goes on, if that is new: `in step 12`.
+
+        The next sign may take `at_least` so many seconds, where that is more.
+        """
+        limit = max(self._seconds, at_least)
         if at and self._file is not None:
-            where = f"{at}: no sign of life for {self._seconds:g} s (engine.timeout)"
+            where = f"{at}: no sign of life for {limit:g} s{' (engine.timeout)' * (limit == self._seconds)}"
             with suppress(OSError):  # a full disk ends runs that have something to lose there
                 os.pwrite(self._file.fileno(), where[: STACKS_HEADER - 1].ljust(STACKS_HEADER - 1).encode() + b"\n", 0)
         now = time.monotonic()
-        if now - self._set >= min(REARM_SECONDS, REARM_SHARE * self._seconds):
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file or STDERR)
-            self._set = now
+        if limit != self._limit or now - self._set >= min(REARM_SECONDS, REARM_SHARE * limit):
+            faulthandler.dump_traceback_later(limit, exit=True, file=self._file or STDERR)
+            self._set, self._limit = now, limit
 
     def rest(self) -> None:
         """Nothing is waited for any more."""

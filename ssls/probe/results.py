@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from src.config.identity import first_difference
 from src.config.load import dump_config
 from src.evaluation.embeddings import save_embeddings
 from src.evaluation.encoder import Encoder
 from src.evaluation.targets import Cases, Target, as_word
 from src.files import replace_text
+from src.run.belongs import probe_identity, refuse_another_probe
 from src.run.environment import environment
 from src.run.folder import Attempt
 from src.run.logs import Lines
@@ -30,8 +30,6 @@ from ssls.probe.config import Config
 from ssls.probe.heads import Fitted
 
 FORMAT = 1
-FREE = ("logging", "engine")
-"""Sections that may differ when a probe is run again in its folder."""
 Rows = Mapping[str, list[Fitted]]
 
 
@@ -44,19 +42,7 @@ def claim(config: Config, run: Run, cases: Mapping[str, Cases], encoders: Sequen
     run.claim()
     if not run.ranks.first:
         return
-    path = run.folder.root / "results.json"
-    if path.exists():
-        difference = first_difference(json.loads(path.read_text())["identity"], identity(config, cases, encoders))
-        if difference is not None:
-            key, before, after = difference
-            raise ValueError(
-                f"{path} holds the results of a probe with {key} = {before}, but the config says {after}; set another "
-                f"logging.folder"
-            )
-    elif run.folder.checkpoints.exists():
-        raise ValueError(
-            f"logging.folder: {run.folder.root} is the folder of a training run; name another for the probe"
-        )
+    refuse_another_probe(run.folder, identity(config, cases, encoders))
     replace_text(run.folder.config, dump_config(config))
     run.folder.record_attempt(
         Attempt(
@@ -73,9 +59,7 @@ def claim(config: Config, run: Run, cases: Mapping[str, Cases], encoders: Sequen
 
 def identity(config: Config, cases: Mapping[str, Cases], encoders: Sequence[Encoder]) -> dict[str, Any]:
     """What makes two probes the same: the config less what may change, the data and the encoders' weights."""
-    tree = config.model_dump(mode="json")
-    kept = {name: value for name, value in tree.items() if name not in FREE}
-    return kept | {
+    return probe_identity(config) | {
         "data_sha256": {name: of_split.shards.sha256 for name, of_split in cases.items()},
         "weights_sha256": [encoder.sha256() for encoder in encoders],
     }

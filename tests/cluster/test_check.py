@@ -9,8 +9,10 @@ import pytest
 
 from src.cluster.check import Check
 from src.cluster.wanted import Wanted
+from src.config import load_config
 from src.config.data import STANDARD_LEADS, SyntheticConfig
 from src.data.synthetic import make_synthetic
+from src.run.belongs import probe_identity
 from ssls.objectives import schema_of
 from tests.cluster.calls import DEBUG, PROBE, call, files
 from tests.commands import ROOT
@@ -111,6 +113,23 @@ def test_a_run_folder_of_another_experiment_is_refused(tmp_path):
     assert faults(folder=run) == []
     (told,) = faults("optimization.lr=2e-3", folder=run)
     assert f"{run} was trained with optimization.lr = 0.001, but the config says 0.002" in told
+
+
+def test_a_run_folder_of_another_probe_is_refused(tmp_path, shards):
+    run, encoder = tmp_path / "run", tmp_path / "model.safetensors"
+    encoder.touch()
+    settings = [f"init_from={tmp_path}", f"data.root={shards}"]
+    config = load_config(Path(PROBE), [*settings, f"logging.folder={run}"], schema_of)
+    run.mkdir()
+    found = {"identity": probe_identity(config) | {"data_sha256": {"train": "1"}, "weights_sha256": ["2"]}}
+    (run / "results.json").write_text(json.dumps(found))
+    assert faults(*settings, config=PROBE, folder=run) == []
+    (told,) = faults(*settings, "head.folds=7", config=PROBE, folder=run)
+    assert f"{run}/results.json holds the results of a probe with head.folds = 5, but the config says 7" in told
+    (run / "results.json").unlink()
+    (run / "checkpoints").mkdir()
+    (told,) = faults(*settings, config=PROBE, folder=run)
+    assert f"logging.folder: {run} is the folder of a training run; name another for the probe" in told
 
 
 def test_two_jobs_can_not_share_a_run_folder(tmp_path):

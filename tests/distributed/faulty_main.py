@@ -3,10 +3,13 @@
 With a task instead of main.py's words it is tools.parity_group with that fault.
 """
 
+import importlib
 import json
 import os
+import subprocess
 import sys
 import time
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
@@ -56,6 +59,32 @@ def hanging(original):
     def step(engine, number):
         if engine.ranks.rank == 1 and number == 2:
             time.sleep(1e6)
+        original(engine, number)
+
+    return step
+
+
+def absent(original):
+    """Rank 1 meets the others and then never joins their group."""
+
+    def init_process_group(*words, **named):
+        if os.environ["RANK"] == "1":
+            time.sleep(1e6)
+        return original(*words, **named)
+
+    return init_process_group
+
+
+def with_child(original):
+    """The third step waits four seconds for a process that it has started, as compilers and git are."""
+
+    def step(engine, number):
+        if number == 2:
+            echo = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            print("a child is there", flush=True)
+            time.sleep(4)
+            out, _ = echo.communicate(b"alive", timeout=30)
+            assert out == b"alive", f"the child ended with {echo.returncode}"
         original(engine, number)
 
     return step
@@ -140,45 +169,37 @@ def looking_slowly(original):
     return lambda monitor, engine, alive: original(monitor, engine, late_by(0.1, alive))
 
 
-def sow(fault):
-    from src.checkpoints import write
-    from src.engines.training import TrainingEngine
-    from src.evaluation.monitor import Monitor
-    from src.run import training
+ENGINE = "src.engines.training:TrainingEngine"
+FAULTS = {
+    "ema_off": (f"{ENGINE}.ema", lambda _: no_ema),
+    "weight_decay_off": ("src.run.training:weight_decay", lambda _: lambda config, steps: lambda step: 0.0),
+    "gradients_halved": (f"{ENGINE}._total", halved),
+    "batch_doubled": (f"{ENGINE}.forward_backward", doubled),
+    "nan_on_rank_1": (f"{ENGINE}.forward_backward", poisoned),
+    "rank_1_fails": (f"{ENGINE}.step", failing),
+    "rank_1_hangs": (f"{ENGINE}.step", hanging),
+    "rank_1_never_joins": ("torch.distributed:init_process_group", absent),
+    "with_a_child": (f"{ENGINE}.step", with_child),
+    "slow_steps": (f"{ENGINE}.step", sluggish),
+    "paced_steps": (f"{ENGINE}.step", paced),
+    "slow_disk": ("src.checkpoints.write:_complete", slow),
+    "slow_evaluation": ("src.evaluation.monitor:Monitor.measure", looking_slowly),
+    "slow_last_evaluation": ("src.evaluation.monitor:Monitor.measure", last_look),
+    "slow_baseline": ("src.evaluation.monitor:Monitor.baseline", looking_slowly),
+    "slow_probe": ("src.evaluation.monitor:Monitor._probe", partial(late_by, 3)),
+    "slow_export": ("src.run.training:export_encoder", partial(late_by, 3)),
+    "slow_fit": ("ssls.probe.train:fit_head", partial(late_by, 60)),
+    "late_init": ("src.run.training:initial_weights", late),
+}
+"""What is replaced, and by what, made of the original."""
 
-    if fault == "ema_off":
-        TrainingEngine.ema = no_ema
-    elif fault == "weight_decay_off":
-        training.weight_decay = lambda config, steps: lambda step: 0.0
-    elif fault == "gradients_halved":
-        TrainingEngine._total = halved(TrainingEngine._total)
-    elif fault == "nan_on_rank_1":
-        TrainingEngine.forward_backward = poisoned(TrainingEngine.forward_backward)
-    elif fault == "slow_disk":
-        write._complete = slow(write._complete)
-    elif fault == "slow_steps":
-        TrainingEngine.step = sluggish(TrainingEngine.step)
-    elif fault == "paced_steps":
-        TrainingEngine.step = paced(TrainingEngine.step)
-    elif fault == "slow_evaluation":
-        Monitor.measure = looking_slowly(Monitor.measure)
-    elif fault == "slow_last_evaluation":
-        Monitor.measure = last_look(Monitor.measure)
-    elif fault == "slow_baseline":
-        Monitor.baseline = looking_slowly(Monitor.baseline)
-    elif fault == "slow_probe":
-        Monitor._probe = late_by(3, Monitor._probe)
-    elif fault == "slow_export":
-        training.export_encoder = late_by(3, training.export_encoder)
-    elif fault == "late_init":
-        training.initial_weights = late(training.initial_weights)
-    elif fault == "rank_1_hangs":
-        TrainingEngine.step = hanging(TrainingEngine.step)
-    elif fault == "rank_1_fails":
-        TrainingEngine.step = failing(TrainingEngine.step)
-    else:
-        assert fault == "batch_doubled"
-        TrainingEngine.forward_backward = doubled(TrainingEngine.forward_backward)
+
+def sow(fault):
+    place, make = FAULTS[fault]
+    module, path = place.split(":")
+    *owners, name = path.split(".")
+    owner = reduce(getattr, owners, importlib.import_module(module))
+    setattr(owner, name, make(getattr(owner, name)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.commands import (
+    FAULTY,
     alive,
     audit,
     descendants,
@@ -20,7 +21,6 @@ from tests.commands import (
 )
 
 pytestmark = pytest.mark.distributed
-FAULTY = "tests/distributed/faulty_main.py"
 IMPATIENT = ["engine.timeout=15", "data.timeout=12"]
 
 
@@ -28,11 +28,6 @@ def command(folder, shards, *settings):
     own = [f"logging.folder={folder}", f"data.root={shards}", "optimization.epochs=2", "checkpoint.every=2"]
     words = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", "cpu", "cpu"]
     return [*words, "--set", *own, "evaluation.every=null", *settings]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +53,16 @@ def test_a_hung_rank_ends_the_run_with_the_stacks_of_all_and_it_goes_on(undistur
     assert "continuing from" in succeed(*command(tmp_path, shards))
     assert metrics(tmp_path) == metrics(undisturbed) and audit(tmp_path) == audit(undisturbed)
     assert same_tensors(tmp_path, undisturbed)
+
+
+def test_ranks_that_have_met_and_do_not_come_together_end_with_their_stacks(shards, tmp_path):
+    words = command(tmp_path, shards, "engine.timeout=6", "data.timeout=5")
+    done = run(*words, "--fault", "rank_1_never_joins", script=FAULTY, timeout=110)
+    assert done.returncode == 1 and "in init_process_group" in stacks_of(0, done.stderr)
+    assert "faulty_main.py" in stacks_of(1, done.stderr)
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "ranks 0, 1 before the first step: no sign of life for 6 s (engine.timeout)" in sentence
+    assert not (tmp_path / "owner.lock").exists()
 
 
 def test_a_rank_that_can_not_even_tell_is_not_waited_for(shards, tmp_path):

@@ -54,7 +54,6 @@ def test_a_task_becomes_a_rank():
         "MEDSSL_JOB": "41",
         "MEDSSL_RESTART": "0",
         "OMP_NUM_THREADS": "1",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
 
 

@@ -1,4 +1,6 @@
-"""Signals at awkward moments: before the program stands, during a checkpoint, in the last step, in the export."""
+"""Signals at awkward moments: before the program stands, in a step that waits for a child, during a checkpoint, in the
+last step, in the export; to whole jobs, and to what has nothing to save.
+"""
 
 import os
 import signal
@@ -11,9 +13,14 @@ import pytest
 from src.checkpoints.read import checkpoint_folders
 from src.distributed.processes import STOPS, block_stops
 from tests.commands import (
+    FAULTY,
     LAUNCH_VARIABLES,
     ROOT,
+    alive,
     audit,
+    debug_run,
+    descendants,
+    logged,
     metrics,
     same_tensors,
     start,
@@ -23,31 +30,11 @@ from tests.commands import (
 )
 
 pytestmark = pytest.mark.distributed
-FAULTY = "tests/distributed/faulty_main.py"
 STEPS = 12
 
 
 def command(folder, shards, world_size, *settings):
-    own = [f"logging.folder={folder}", f"data.root={shards}", "optimization.epochs=null", f"optimization.steps={STEPS}"]
-    return [*configuration(world_size), "--set", *own, "evaluation.every=null", "checkpoint.every=4", *settings]
-
-
-def configuration(world_size):
-    return ["--fname", "configs/jepa/ecg_debug.yaml", *(["--devices", *["cpu"] * world_size] if world_size else [])]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards, tmp_path_factory):
-    """By the number of ranks."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for world_size in (1, 2):
-        succeed(*command(folder / str(world_size), shards, world_size))
-    return lambda world_size: folder / str(world_size)
+    return debug_run(folder, shards, world_size, STEPS, "evaluation.every=null", "checkpoint.every=4", *settings)
 
 
 def equal(one, other):
@@ -73,7 +60,6 @@ def start_ranks(words, world_size):
     outside = {name: value for name, value in os.environ.items() if name not in LAUNCH_VARIABLES}
     threads = str(max(1, len(os.sched_getaffinity(0)) // world_size))  # as the launcher has it: the bits depend on it
     same = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": threads}
-    same |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}
     return [
         subprocess.Popen(
             [sys.executable, "main.py", *words],
@@ -98,10 +84,84 @@ def test_a_signal_before_the_program_stands_saves_its_first_step(undisturbed, sh
     assert equal(tmp_path, undisturbed(world_size))
 
 
-def test_what_saves_nothing_ends_at_once(shards, tmp_path):
+def test_a_check_saves_nothing_and_ends_at_once(shards, tmp_path):
     (rank,) = start_ranks([*command(tmp_path, shards, 0), "--check"], 1)
-    rank.communicate(timeout=100)
-    assert rank.returncode == -signal.SIGTERM
+    _, err = rank.communicate(timeout=100)
+    assert rank.returncode == 128 + signal.SIGTERM and err == "stopped by SIGTERM\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
+def test_a_rank_of_a_probe_that_is_asked_to_stop_ends_its_job_with_a_line(undisturbed, shards, tmp_path, number):
+    words = ["--fname", "configs/probe/ecg_debug.yaml", "--devices", "cpu", "cpu", "--set", f"data.root={shards}"]
+    words += [f"init_from={undisturbed(1)}", f"logging.folder={tmp_path}", "--fault", "slow_fit"]
+    process = start(*words, script=FAULTY)
+    assert any(line.startswith("fit_head in") for line in iter(process.stdout.readline, ""))
+    first = next(rank for rank in descendants(process.pid) if rank.environ().get("RANK") == "0")
+    first.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number and err == f"stopped by {number.name}\n"
+    assert not (tmp_path / "results.json").exists()
+
+
+def send_all(pid, number):
+    """To every process of a job, as SLURM does, but for its launcher."""
+    everyone = {process: process.cmdline() for process in descendants(pid)}
+    for process in everyone:
+        process.send_signal(number)
+    return everyone
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job_spares_those_that_a_step_waits_for(undisturbed, shards, tmp_path, number):
+    process = start(*command(tmp_path, shards, 1, "data.workers=1"), "--fault", "with_a_child", script=FAULTY)
+    assert "a child is there\n" in iter(process.stdout.readline, "")
+    everyone = send_all(process.pid, number)
+    assert ["cat"] in everyone.values() and len(everyone) > 2, "the rank, its worker, the child"
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in err, err
+    assert saved(tmp_path) == 3
+    wait_until(lambda: not alive([*everyone]), 10, "processes left")
+    succeed(*command(tmp_path, shards, 1))
+    assert equal(tmp_path, undisturbed(1))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda:0", marks=pytest.mark.gpu)]
+)
+def test_a_signal_to_all_processes_while_the_first_step_is_compiled(shards, tmp_path, monkeypatch, device):
+    """A compiler that dies would leave its block as it is, and say so."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    words = command(tmp_path / "run", shards, 1, "engine.compile=on", "model.encoder.depth=1")
+    words[words.index("cpu")] = device
+    process = start(*words)
+
+    def compiling():
+        compilers = ("cc1plus", "compile_worker")
+        return [one for one in descendants(process.pid) if any(word in str(one.cmdline()) for word in compilers)]
+
+    wait_until(lambda: compiling() or process.poll() is not None, 120, "a compiler")
+    seen, everyone = compiling(), send_all(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=300)
+    assert seen and process.returncode == 128 + signal.SIGTERM, err
+    assert "WON'T CONVERT" not in err and saved(tmp_path / "run") == logged(tmp_path / "run") == 1
+    wait_until(lambda: not alive([*everyone]), 60, "processes left")
+
+
+def test_a_stop_that_a_library_has_let_through_is_noted(tmp_path):
+    """As Python's resource tracker does when it starts, with SIGINT and SIGTERM."""
+    code = (
+        "import os, signal, time; from src.distributed.processes import unblock_stops, watch_stops; noted = []\n"
+        "watch_stops(noted.append); unblock_stops(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)\n"
+        "watch_stops(lambda number: noted.append(-number)); os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.5)\n"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.5)\n"
+        "assert noted == [signal.SIGTERM, -signal.SIGHUP], noted"
+    )
+
+    def no_interrupts():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, preexec_fn=no_interrupts)
 
 
 @pytest.mark.parametrize("background", ["true", "false"])

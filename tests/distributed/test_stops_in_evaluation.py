@@ -2,51 +2,21 @@
 
 import signal
 import time
-from functools import cache
 
 import numpy as np
 import pytest
 
 from src.checkpoints.read import checkpoint_folders, open_checkpoint
 from src.evaluation.encoder import load_encoder
-from tests.commands import lines, metrics, same_tensors, start, succeed, wait_for_lines, wait_until
+from tests.commands import FAULTY, debug_run, health, metrics, same_tensors, start, succeed, wait_for_lines, wait_until
 
 pytestmark = pytest.mark.distributed
 STEPS, LOOK = 14, 6
-FAULTY = "tests/distributed/faulty_main.py"
 
 
 def command(folder, shards, world_size):
-    settings = [
-        f"logging.folder={folder}",
-        f"data.root={shards}",
-        "data.micro_batch_size=2",
-        f"evaluation.every={LOOK}",
-    ]
-    settings += ["optimization.epochs=null", f"optimization.steps={STEPS}", "checkpoint.every=1000"]
-    return ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *["cpu"] * world_size, "--set", *settings]
-
-
-def health(folder):
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(folder / "health.jsonl")]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards, tmp_path_factory):
-    """The folder of a run that nobody disturbed, on so many ranks."""
-
-    @cache
-    def run(world_size):
-        folder = tmp_path_factory.mktemp("undisturbed")
-        succeed(*command(folder, shards, world_size))
-        return folder
-
-    return run
+    own = ["data.micro_batch_size=2", f"evaluation.every={LOOK}", "checkpoint.every=1000"]
+    return debug_run(folder, shards, world_size, STEPS, *own)
 
 
 def stopped(process):

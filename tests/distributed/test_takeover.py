@@ -2,17 +2,18 @@
 
 import csv
 import json
-from functools import cache
 
 import pytest
 
 from src.checkpoints.read import checkpoint_folders
 from tests.commands import (
+    FAULTY,
     alive,
     audit,
+    debug_run,
     descendants,
+    health,
     kill_tree,
-    lines,
     logged,
     metrics,
     refuse,
@@ -25,40 +26,11 @@ from tests.commands import (
 
 pytestmark = pytest.mark.distributed
 STEPS, EVERY, LOOK = 24, 4, 6
-FAULTY = "tests/distributed/faulty_main.py"
 
 
 def command(folder, shards, world_size):
-    settings = [
-        f"logging.folder={folder}",
-        f"data.root={shards}",
-        "data.micro_batch_size=4",
-        f"evaluation.every={LOOK}",
-    ]
-    settings += ["optimization.epochs=null", f"optimization.steps={STEPS}", f"checkpoint.every={EVERY}"]
-    return ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", *["cpu"] * world_size, "--set", *settings]
-
-
-def health(folder):
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(folder / "health.jsonl")]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "debug"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards, tmp_path_factory):
-    """The folder of a run that nobody disturbed, on so many ranks."""
-
-    @cache
-    def run(world_size):
-        folder = tmp_path_factory.mktemp("undisturbed")
-        succeed(*command(folder, shards, world_size))
-        return folder
-
-    return run
+    own = ["data.micro_batch_size=4", f"evaluation.every={LOOK}", f"checkpoint.every={EVERY}"]
+    return debug_run(folder, shards, world_size, STEPS, *own)
 
 
 @pytest.fixture
@@ -124,7 +96,7 @@ def test_an_orphan_that_wakes_up_later_touches_nothing(undisturbed, shards, tmp_
     words = [*command(tmp_path, shards, world_size), f"checkpoint.background={str(moment == 'background').lower()}"]
     started("7", 0)
     orphan = start(*words, "--fault", fault, script=FAULTY)
-    wait_until(lambda: reached(tmp_path) or orphan.poll() is not None, 120, moment)
+    wait_until(lambda: reached(tmp_path) or orphan.poll() is not None, 240, moment)
     members = descendants(orphan.pid)
     for member in members:
         member.suspend()

@@ -202,6 +202,23 @@ def test_what_a_successor_cuts_an_orphan_no_longer_writes_into(tmp_path, started
     assert not list(tmp_path.glob("*.draft"))
 
 
+def test_ranks_of_a_dead_owner_write_no_line_into_what_the_next_start_of_its_job_has(tmp_path, started):
+    """Rank 0 was on this machine and has ended; rank 1 lives on, on another one."""
+    with living_owner(tmp_path, "7", 0):
+        pass
+    line = json.dumps({"step": 0}) + "\n"
+    audit = tmp_path / "audit" / "rank-1.jsonl"
+    audit.parent.mkdir()
+    audit.write_text(line)
+    with audit.open("a") as orphan:
+        started("7", 1)
+        folder = RunFolder(tmp_path)
+        assert folder.claim() == 2
+        folder.cut_logs(1)
+        orphan.write('{"step": 1}\n')
+    assert audit.read_text() == line
+
+
 def test_a_draft_does_not_take_the_place_of_a_successors_file(tmp_path, monkeypatch):
     orphan, path = RunFolder(tmp_path), tmp_path / "embeddings.npz"
     orphan.claim()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from src.run.failure import STACKS_HEADER, describe_hang, hung_ranks
@@ -46,6 +47,15 @@ def test_signs_of_life_and_rest_are_heeded(tmp_path):
     body = "for _ in range(50):\n    time.sleep(0.02)\n    watchdog.beat()\nwatchdog.rest()\ntime.sleep(1)\nsys.exit(5)"
     assert run(tmp_path, body).returncode == 5
     assert not hung_ranks(tmp_path) and (tmp_path / "rank-3.stacks").stat().st_size == STACKS_HEADER
+
+
+def test_where_more_time_is_due_it_is_given_and_then_no_longer(tmp_path):
+    body = 'watchdog.beat("in the meeting", at_least=2)\ntime.sleep(1)\n{}stand_still()'
+    begun = time.monotonic()
+    assert run(tmp_path, body.format("")).returncode == 1 and time.monotonic() - begun > 2
+    assert describe_hang(hung_ranks(tmp_path)) == "rank 3 in the meeting: no sign of life for 2 s"
+    assert run(tmp_path, body.format('watchdog.beat("in step 0")\n')).returncode == 1
+    assert describe_hang(hung_ranks(tmp_path)) == "rank 3 in step 0: no sign of life for 0.5 s (engine.timeout)"
 
 
 def test_without_a_folder_the_stacks_go_to_stderr():
