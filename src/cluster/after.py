@@ -19,21 +19,24 @@ from src.cluster.requeue import Ended, give_back, newest_step, refusal
 from src.distributed.slurm import adopt_slurm
 from src.distributed.variables import JOB, RESTART
 
-NOTHING_DONE = 3
-"""Exit code that says: srun has ended with 0, and the job has not done what it should."""
+UNSTARTED = (126, 127)
+"""Exit codes of a shell that finds no program: another start would find none either."""
 UNTOLD = "its tasks were ended before they could tell why"
 
 
 def why_back(failures: Path, code: int) -> tuple[str, str] | None:
     """Why an attempt whose srun has ended with a code is to be followed by another one; None if it is not."""
-    outcome, why = told_verdict(failures) or (LOST, UNTOLD)
+    told = told_verdict(failures)
+    if told is None and code in UNSTARTED:
+        return None
+    outcome, why = told or (LOST, UNTOLD)
     if outcome == FINISHED and code and not known_ends(failures / ENDS):
         return LOST, UNTOLD
     return None if outcome in (FINISHED, FAILED) else (outcome, why)
 
 
 def main(submission: Path, retries: int, code: int) -> int:
-    """The exit status."""
+    """The exit status: not 0 where the job has not done what it should, whatever srun's code."""
     told = dict(os.environ)
     adopt_slurm(told, launches=True)
     job, restart = told[JOB], int(told[RESTART])
@@ -43,15 +46,15 @@ def main(submission: Path, retries: int, code: int) -> int:
         return 0
     with suppress(OSError):  # who asks for the job to be put back, asks again
         if refusal(job, restart):
-            return 0 if code else NOTHING_DONE
+            return 1
     reached = newest_step(submission.parents[1] / "checkpoints")
     begun = failures / BEGUN
     try:
         ended = Ended(job, restart, *back, int(begun.read_text()) if begun.exists() else reached, reached, time.time())
         give_back(submission, ended, retries)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-    return 0 if code else NOTHING_DONE
+    return 1
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
     word: its node is gone. Else the first end is the cause: what the others say when one is gone is an echo.
     """
     first, failure = ends[0], first_failure(failures)
+    stops = [end.stop for end in ends if end.stop is not None]
     if failure is not None and failure.by_user and not failure.again:
         return FAILED, failure.message
     if hung := hung_ranks(failures):
@@ -78,8 +79,8 @@ def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
         name = signal.Signals(-killed[0].code).name
         hint = " (often: out of memory)" if name == "SIGKILL" else ""
         return FAILED, f"rank {killed[0].rank} was killed by {name}{hint}"
-    if first.stop is not None:
-        return STOPPED, first.stop.name
+    if stops:  # wherever it stands: a rank that ends at once leaves the others with a broken connection
+        return STOPPED, stops[0].name
     if failure is not None and failure.again:
         return LOST, failure.message
     if silent := set(range(ranks)) - {end.rank for end in ends}:

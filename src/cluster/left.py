@@ -7,6 +7,7 @@ nodes share.
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +31,20 @@ def left_by_rank(failures: Path, rank: int) -> Iterator[Path]:
         yield own
         _forget_empty(own, rank)
         for path in own.glob(f"rank-{rank}.*"):
-            draft = failures / f".{path.name}"
-            shutil.copyfile(path, draft)
-            draft.replace(failures / path.name)
+            _keep(path, failures)
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+def _keep(path: Path, failures: Path) -> None:
+    """Copy what a rank has left, whole or not at all; where the shared disk takes nothing more it goes to stderr."""
+    draft = failures / f".{path.name}"
+    try:
+        shutil.copyfile(path, draft)
+        draft.replace(failures / path.name)
+    except OSError as error:
+        print(f"error: {failures} can't take {path.name} ({error}), which says:", file=sys.stderr)
+        print(path.read_bytes().lstrip(b"\0").decode(errors="replace"), file=sys.stderr, flush=True)
 
 
 def _forget_empty(folder: Path, rank: int) -> None:

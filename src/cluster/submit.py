@@ -17,7 +17,6 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
-from src.cluster.after import NOTHING_DONE
 from src.cluster.check import Checked
 from src.cluster.request import Request
 from src.cluster.submission import Submission, withdraw, write_submissions
@@ -177,6 +176,7 @@ def _setup(codes: Sequence[Path]) -> list[str]:
         f"meeting=$({PYTHON} -m src.cluster.master) || exit 1",
         LET_TASKS_SAVE,
         "export $meeting",
+        "set +e",  # whatever --setup has set: what comes after srun must be reached
     ]
 
 
@@ -185,7 +185,7 @@ def _teardown(retries: int) -> list[str]:
     return [
         "ended=$?",
         SHIELD,
-        f'{PYTHON} -m src.cluster.after "${{code%/code}}" {retries} $ended || [ $? -ne {NOTHING_DONE} ] || ended=1',
+        f'{PYTHON} -m src.cluster.after "${{code%/code}}" {retries} $ended || [ $ended -ne 0 ] || ended=1',
         "exit $ended",
     ]
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from submitit import JobEnvironment
@@ -83,7 +84,14 @@ class Task:
             RankFailed: a rank has failed, or was stopped where there is no queue; submitit ends the task with 1.
         """
         signals = _Signals()
-        Attempt(self, JobEnvironment(), signals).run()
+        attempt = Attempt(self, JobEnvironment(), signals)
+        try:
+            attempt.run()
+        except RankFailed:
+            raise
+        except Exception as error:
+            attempt.give_up(f"task {attempt.rank}: {type(error).__name__}: {error}")
+            raise
 
 
 class _Signals:
@@ -222,7 +230,14 @@ class Attempt:
                 self._start_again_here(ended)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
+            tell_verdict(self.failures, FAILED, str(error))
             raise RankFailed(str(error)) from None
+
+    def give_up(self, why: str) -> None:
+        """Say that the attempt has failed, if nothing is said of it yet: else it would be taken for lost."""
+        with suppress(OSError):
+            if told_verdict(self.failures) is None:
+                tell_verdict(self.failures, FAILED, why)
 
     def _start_again_here(self, ended: Ended) -> None:
         """submitit's executor on one machine looks at the exit code of its tasks.

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from src.distributed.variables import FAILURES
 
@@ -36,6 +37,7 @@ def block_stops() -> None:
 
     Threads and processes inherit the mask, through exec as well: what is sent to a whole job ends no compiler, no W&B
     and no git that a rank is waiting for. Before there is a program that asks, they wait: also a `preexec_fn`.
+    Children are ended by SIGKILL: `terminate()` does nothing to them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
@@ -64,7 +66,8 @@ def _wait_for_stops(heeded: set[signal.Signals]) -> None:
         number = signal.sigwait(heeded)
         handler = signal.getsignal(number)
         if callable(handler):
-            handler(number, None)
+            with suppress(Exception, KeyboardInterrupt):  # one that a library has put there: the thread goes on
+                handler(number, None)
 
 
 def end_on_stops() -> None:
@@ -72,7 +75,8 @@ def end_on_stops() -> None:
 
     def end(number: int) -> None:
         if FAILURES not in os.environ:  # no launcher of ours that would tell it
-            os.write(sys.stderr.fileno(), f"stopped by {signal.Signals(number).name}\n".encode())
+            with suppress(OSError, ValueError):  # its terminal may be gone
+                os.write(sys.stderr.fileno(), f"stopped by {signal.Signals(number).name}\n".encode())
         os._exit(128 + number)
 
     watch_stops(end)

@@ -55,7 +55,10 @@ def refuse_another_probe(folder: RunFolder, own: Mapping[str, Any]) -> None:
     """
     path = folder.root / "results.json"
     if path.exists():
-        of_results = json.loads(path.read_text())["identity"]
+        try:
+            of_results = dict(json.loads(path.read_text())["identity"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is damaged: remove it to run the probe again") from None
         known = {name: value for name, value in of_results.items() if name in own or name not in CHECKSUMS}
         difference = first_difference(known, own)
         if difference is not None:

@@ -111,10 +111,17 @@ def launch(devices: Sequence[str]) -> int:
         finally:
             own_deaths = [rank.poll() for rank in ranks]
             _end(ranks)
+        failure, hung = first_failure(Path(folder)), hung_ranks(Path(folder))
         orderly = any(code in STOPPED[1:] for code in own_deaths)  # then all have saved, or had nothing to
-        by_signal = any(code is not None and code < 0 for code in own_deaths)  # before the rank watched for it
-        told = first_failure(Path(folder)) is not None or hung_ranks(Path(folder))
-        if stopped and any(code != 0 for code in own_deaths) and (orderly or by_signal or not told):
+        signals = {-code for code in own_deaths if code is not None and code < 0}
+        by_signal = bool(signals & set(STOPS))  # before the rank watched for it
+        beside = hung or signals - set(STOPS) or (failure is not None and failure.by_user)  # no echo of the stop
+        if (
+            stopped
+            and any(code != 0 for code in own_deaths)
+            and not beside
+            and (orderly or by_signal or failure is None)
+        ):
             saved = "" if orderly else " before a step could be saved"
             print(f"stopped by {signal.Signals(stopped[0]).name}{saved}", file=sys.stderr)
             return 128 + stopped[0]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from src.cluster.after import NOTHING_DONE, UNTOLD
+from src.cluster.after import UNTOLD
 from src.cluster.ends import BEGUN, ENDS, FAILED, FINISHED, STOPPED, failures_of, leave_word, tell_verdict
 from src.cluster.requeue import REQUEUES
 from tests.cluster.calls import path_without_slurm
@@ -53,7 +53,7 @@ def test_tasks_that_told_nothing_are_started_again_and_counted(tmp_path, submiss
 
 def test_tasks_that_are_ended_in_vain_more_often_than_retries_allow_fail_the_job(tmp_path, submission):
     ended, back, told = after(tmp_path, submission, 0)
-    assert ended == NOTHING_DONE and not back and f"the last time: {UNTOLD}" in told
+    assert ended == 1 and not back and f"the last time: {UNTOLD}" in told
 
 
 def test_a_word_that_was_not_followed_by_a_requeue_is_followed_now(tmp_path, submission):
@@ -63,6 +63,17 @@ def test_a_word_that_was_not_followed_by_a_requeue_is_followed_now(tmp_path, sub
     (tmp_path / "requeued").unlink()
     assert after(tmp_path, submission, 137, retries=1)[1]
     assert len((submission / REQUEUES).read_text().splitlines()) == 1, "counted once"
+
+
+@pytest.mark.parametrize("code", [126, 127])
+def test_tasks_for_which_there_was_no_program_fail_at_once(tmp_path, submission, code):
+    assert after(tmp_path, submission, code, retries=5) == (0, False, "")
+
+
+def test_what_cannot_be_written_down_fails_the_job_with_a_sentence(tmp_path, submission):
+    (submission / REQUEUES).mkdir()
+    ended, back, told = after(tmp_path, submission, 0, retries=5)
+    assert ended == 1 and not back and "error: " in told and REQUEUES in told
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(FINISHED, 0), (FAILED, 1), (FAILED, 137)])
@@ -82,5 +93,5 @@ def test_a_rank_that_ends_badly_when_the_first_has_finished_fails_its_job(tmp_pa
 
 @pytest.mark.parametrize(("state", "restarts"), [("CANCELLED", 1), ("RUNNING", 2), ("PENDING", 1)])
 def test_a_job_that_was_cancelled_or_is_in_the_queue_already_stays_so(tmp_path, submission, state, restarts):
-    assert after(tmp_path, submission, 137, state, restarts, retries=5) == (0, False, "")
+    assert after(tmp_path, submission, 137, state, restarts, retries=5) == (1, False, "")
     assert not (submission / REQUEUES).exists()

@@ -49,9 +49,10 @@ def test_ranks_without_a_word_are_on_a_node_that_is_gone(tmp_path):
 
 
 def test_a_stop_is_the_cause_of_the_errors_that_follow_it(tmp_path):
-    leave_word(tmp_path, 2, -signal.SIGUSR1)
+    """Whichever word is the earlier one."""
     failure(tmp_path, 0, "Connection closed by peer", by_user=False)
     leave_word(tmp_path, 0, 1)
+    leave_word(tmp_path, 2, -signal.SIGUSR1)
     assert verdict(tmp_path) == (STOPPED, "SIGUSR1")
 
 

@@ -23,6 +23,16 @@ def test_what_is_worth_keeping_comes_to_the_others_and_nothing_stays_on_the_node
     assert (tmp_path / "rank-0.stacks").read_bytes() == HEADER + b"Thread 0x1"
 
 
+def test_what_the_shared_disk_cannot_take_is_told(tmp_path, capfd):
+    """A folder in the place of the copy stands for a disk that is full."""
+    (tmp_path / ".rank-0.json").mkdir()
+    with left_by_rank(tmp_path, 0) as folder:
+        (folder / "rank-0.json").write_text('{"message": "the disk is full"}')
+    assert not folder.exists() and not (tmp_path / "rank-0.json").exists()
+    told = capfd.readouterr().err
+    assert "can't take rank-0.json" in told and "the disk is full" in told
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

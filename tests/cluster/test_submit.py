@@ -11,7 +11,7 @@ import time
 import pytest
 
 from src.cluster.request import Request
-from src.cluster.submit import BLOCK, SHIELD, TASK, _environment, _own_words, _python
+from src.cluster.submit import BLOCK, SHIELD, TASK, _environment, _own_words, _python, _teardown
 from src.config.load import load_config
 from src.distributed.processes import STOPS
 from ssls.objectives import schema_of
@@ -48,6 +48,22 @@ def test_a_dry_run_prints_the_script_needs_no_slurm_and_writes_nothing(tmp_path)
     step = next(shlex.split(line) for line in lines if line.startswith("srun "))
     assert {"--kill-on-bad-exit=1", "--cpus-per-task=4", "--export=ALL"} <= set(step)
     subprocess.run(["bash", "-n"], input=told, text=True, check=True)
+    assert (
+        lines.index("module load cuda")
+        < lines.index("set +e")
+        < next(n for n, line in enumerate(lines) if line.startswith("srun "))
+    ), "a setup's own set -e must not end the script where srun has failed"
+
+
+@pytest.mark.parametrize(("code", "ended"), [(0, 1), (5, 5)])
+def test_a_job_of_which_nobody_can_say_what_became_is_no_success(code, ended):
+    """No job's number is told, so that the last lines of the script fail."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    lines = [f"(exit {code})", *_teardown(3)]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], cwd=ROOT, env=outside | {"code": "/nowhere/code"}, capture_output=True
+    )
+    assert done.returncode == ended and done.stderr
 
 
 def test_seeds_and_sweeps_are_one_array(tmp_path):

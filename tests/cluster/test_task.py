@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from submitit.local.local import Controller
 
-from src.cluster.task import STARTS_HERE
+from src.cluster.ends import FAILED, told_verdict
+from src.cluster.task import STARTS_HERE, Attempt, Task
 from tests.commands import (
     alive,
     audit,
@@ -105,6 +107,18 @@ def test_a_mistake_is_one_sentence_and_is_not_tried_again(tmp_path):
     assert errors and len(set(errors)) == 1 and "damaged" in errors[0], logs(tmp_path)
     assert "Traceback" not in logs(tmp_path).split("submitit ERROR")[0]
     assert len(list((tmp_path / "job/attempts").glob("*.json"))) <= 1
+
+
+def test_a_task_that_cannot_go_on_says_so_for_all(tmp_path, monkeypatch):
+    """What has no word of its tasks is taken for lost, and would be tried again."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    place = SimpleNamespace(job_id="12", global_rank=1, num_tasks=2, cluster="slurm")
+    task = Task(tmp_path / "run/submissions/0001", tmp_path, tmp_path / "config.yaml", tmp_path, 3)
+    attempt = Attempt(task, place, None)
+    attempt.give_up("task 1: OSError: no space left")
+    assert told_verdict(attempt.failures) == (FAILED, "task 1: OSError: no space left")
+    attempt.give_up("task 1: an echo")
+    assert told_verdict(attempt.failures) == (FAILED, "task 1: OSError: no space left")
 
 
 def test_the_starts_of_a_job_on_this_machine_are_those_that_submitit_allows():

@@ -58,8 +58,7 @@ def start_ranks(words, world_size):
         probe.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     outside = {name: value for name, value in os.environ.items() if name not in LAUNCH_VARIABLES}
-    threads = str(max(1, len(os.sched_getaffinity(0)) // world_size))  # as the launcher has it: the bits depend on it
-    same = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": threads}
+    same = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
     return [
         subprocess.Popen(
             [sys.executable, "main.py", *words],
