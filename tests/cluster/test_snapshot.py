@@ -43,7 +43,7 @@ def test_a_snapshot_says_which_commit_it_is_of_wherever_it_lies(tmp_path):
     take_snapshot(code)
     told = "from src.run.environment import code_version; print(code_version())"
     versions = [
-        subprocess.check_output([sys.executable, "-c", told], cwd=folder, env=_plain(), text=True)
+        subprocess.check_output([sys.executable, "-B", "-c", told], cwd=folder, env=_plain(), text=True)
         for folder in (ROOT, code)
     ]
     assert versions[0] == versions[1] == (code / "COMMIT").read_text()

@@ -201,11 +201,11 @@ def test_a_dead_worker_ends_the_run_at_once_and_is_named(shards, tmp_path, numbe
 
 
 def test_a_worker_that_is_stuck_ends_the_run_with_what_each_is_at(shards, tmp_path):
-    process = endless(tmp_path, shards, 2, "data.workers=2", "data.timeout=2")
+    process = endless(tmp_path, shards, 2, "data.workers=2", "data.timeout=6")
     workers = workers_of(process, 1)
     workers[0].suspend()
     sentence = ends(process, 30)
-    assert re.match(r"error: rank 1 has waited 2 s for the batch of step \d+ \(data\.timeout\): worker 0 ", sentence)
+    assert re.match(r"error: rank 1 has waited 6 s for the batch of step \d+ \(data\.timeout\): worker 0 ", sentence)
     assert f"worker 0 (process {workers[0].pid}) has been " in sentence and "and is stopped; worker 1 (p" in sentence
     assert f"worker 1 (process {workers[1].pid}) has been waiting for work for " in sentence
 

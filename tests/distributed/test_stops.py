@@ -151,8 +151,11 @@ def test_a_stop_that_a_library_has_let_through_is_noted(tmp_path):
     """As Python's resource tracker does when it starts, with SIGINT and SIGTERM."""
     code = (
         "import os, signal, time; from src.distributed.processes import unblock_stops, watch_stops; noted = []\n"
-        "watch_stops(noted.append); unblock_stops(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)\n"
-        "watch_stops(lambda number: noted.append(-number)); os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.5)\n"
+        "from tests.commands import wait_until\n"
+        "watch_stops(noted.append); unblock_stops(); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "wait_until(lambda: len(noted) == 1, 20, 'the first')\n"
+        "watch_stops(lambda number: noted.append(-number)); os.kill(os.getpid(), signal.SIGHUP)\n"
+        "wait_until(lambda: len(noted) == 2, 20, 'the second')\n"
         "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.5)\n"
         "assert noted == [signal.SIGTERM, -signal.SIGHUP], noted"
     )
