@@ -1,5 +1,5 @@
 # make test: environment, lint, types, every test but the slow and gpu ones. Needs Python >= 3.11 and nothing else.
-#   WORKERS=2: so many tests side by side; by default one more than there are cores, since tests wait, and at most 4.
+#   WORKERS=2: so many tests side by side; by default as many as there are cores, and at most 4.
 # make demo: environment, simulated cohort, shards, pre-training, probe, report; minutes. Stopped, it goes on where it was.
 #   DEVICES="cuda:0 cuda:1"; DEMO=folder, without spaces.
 #   COHORT="--patients 60" TRAINING="optimization.steps=20 optimization.warmup_steps=2" make it smaller, in a new DEMO: a
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DEVICES ?=
-WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores : 4)))
 COHORT ?= --patients 3000
 TRAINING ?=
 TRAIN = $(BIN)/python main.py $(if $(DEVICES),--devices $(DEVICES))

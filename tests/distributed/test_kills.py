@@ -168,7 +168,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(undistur
     checkpoints = tmp_path / "checkpoints"
     for step in (12, 24, 36, 48):  # a kill may come too late to hit the checkpoint; the next one is for that start
         process = start(*command(tmp_path, shards, world_size))
-        wait_until(lambda: len(family(process)) > world_size, 60, "ranks")
+        wait_until(lambda it=process: len(family(it)) > world_size, 60, "ranks")
         members = family(process)
         wait_until(lambda at=step: list(checkpoints.glob(f"step-*{at}.attempt-*.partial")), 60, "a checkpoint")
         strike(process, target, members)

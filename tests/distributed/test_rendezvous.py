@@ -33,7 +33,7 @@ from src.distributed.ranks import join
 ranks = join(1800.0)
 own = torch.ones(1)
 dist.all_reduce(own)
-os.write(1, f"sum {own.item()} in attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}\n".encode())  # at once
+os.write(1, f"sum {own.item()} in attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}\\n".encode())  # at once
 waits = [dist.new_group(backend="gloo")._get_backend(torch.device("cpu")).options._timeout.total_seconds()]
 assert waits == [3600.0], waits
 os._exit(os.environ["TORCHELASTIC_RESTART_COUNT"] == "0")

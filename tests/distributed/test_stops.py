@@ -154,10 +154,10 @@ def test_a_stop_that_a_library_has_let_through_is_noted(tmp_path):
         "from tests.commands import wait_until\n"
         "watch_stops(noted.append); unblock_stops(); os.kill(os.getpid(), signal.SIGTERM)\n"
         "wait_until(lambda: len(noted) == 1, 20, 'the first')\n"
-        "watch_stops(lambda number: noted.append(-number)); os.kill(os.getpid(), signal.SIGHUP)\n"
+        "watch_stops(lambda number: noted.append(-number)); os.kill(os.getpid(), signal.SIGUSR1)\n"
         "wait_until(lambda: len(noted) == 2, 20, 'the second')\n"
         "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.5)\n"
-        "assert noted == [signal.SIGTERM, -signal.SIGHUP], noted"
+        "assert noted == [signal.SIGTERM, -signal.SIGUSR1], noted"
     )
 
     def no_interrupts():
