@@ -67,7 +67,8 @@ def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
 
     A user's mistake is the cause wherever it happens. A rank that has hung takes the others with it as echoes, and so
     does one that was killed. Ranks that do not come together at the start are lost, and so is one of which there is no
-    word: its node is gone. Else the first end is the cause: what the others say when one is gone is an echo.
+    word: its node is gone. A stop is the cause wherever it stands, since a rank that has ended leaves the others with
+    broken connections; else the first end is.
     """
     first, failure = ends[0], first_failure(failures)
     stops = [end.stop for end in ends if end.stop is not None]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.models.config import BackboneConfig, TimmConfig
+from src.models.backbone_config import BackboneConfig, TimmConfig
 from src.models.encoder import AnyEncoder
 
 # B batch, C channels, T frames, H height, W width of a map, L tokens, D width

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import overload
 
 from src.models.backbone import TimmBackbone, TransformersBackbone
-from src.models.config import BackboneConfig, EncoderSection, ResNetConfig, S4Config, TimmConfig, TransformerConfig
+from src.models.backbone_config import BackboneConfig, TimmConfig
+from src.models.config import EncoderSection, ResNetConfig, S4Config, TransformerConfig
 from src.models.encoder import AnyEncoder
 from src.models.resnet import ResNet1d
 from src.models.s4 import S4

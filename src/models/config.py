@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -40,6 +37,12 @@ RESNETS = {
 }
 PositionKind = Literal["sincos", "learned", "rope", "rope_vjepa2"]
 FourSizes = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+
+
+def pair(side: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
+    """Height and width, of which the configs of transformers may tell one number for both."""
+    height, width = (side, side) if isinstance(side, int) else side
+    return height, width
 
 
 class EncoderSection(Section):
@@ -219,11 +222,6 @@ class VisionEncoderConfig(TransformerConfig):
             raise ValueError(f"patch {list(self.patch)} does not divide input {list(self.input)}")
         return self
 
-    @property
-    def tokens(self) -> int:
-        """Of the whole input."""
-        return math.prod(self.grid)
-
 
 class ResNetConfig(EncoderSection):
     """A residual convolutional network over the leads of an ECG: one token is what it has seen of 32 samples."""
@@ -309,129 +307,6 @@ class S4Config(EncoderSection):
         if self.length % self.patch:
             raise ValueError(f"patch {self.patch} does not divide length {self.length}")
         return self
-
-
-class BackboneConfig(EncoderSection):
-    """A model of transformers that makes tokens of images or videos: ViT, DINOv2, Swin, ConvNeXt, VideoMAE."""
-
-    name: Literal["transformers"]
-    folder: str
-    """Folder with the model's config.json and model.safetensors, or its name on the Hugging Face hub."""
-    pretrained: bool = True
-    """Begin with its weights; false takes only its architecture."""
-    input: tuple[PositiveInt, ...] | None = None
-    """Size of the input where it is not the model's own: [height, width], or [frames, height, width]."""
-
-    @cached_property
-    def architecture(self) -> Any:
-        """What the model's config.json says, as transformers reads it.
-
-        Raises:
-            ValueError: it can't be read, or describes nothing that makes tokens of images or videos.
-        """
-        from transformers import AutoConfig
-
-        try:
-            found = AutoConfig.from_pretrained(self.folder, local_files_only=self.is_local, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"model.encoder.folder {self.folder} has no config.json of a model that transformers knows "
-                f"({str(error).splitlines()[0]})"
-            ) from None
-        missing = [key for key in ("image_size", "patch_size", "num_channels") if not hasattr(found, key)]
-        if missing or (hasattr(found, "num_frames") and found.model_type != "videomae"):
-            raise ValueError(
-                f"model.encoder.folder {self.folder} is a {found.model_type}, whose tokens have no place that is known "
-                "here; take a ViT, DINOv2, Swin, ConvNeXt or VideoMAE"
-            )
-        return found
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a folder of this machine, so that nothing is asked of the hub."""
-        return Path(self.folder).is_dir()
-
-    @property
-    def channels(self) -> int:
-        return int(self.architecture.num_channels)
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        frames = getattr(self.architecture, "num_frames", None)
-        own = (*(() if frames is None else (frames,)), *_two(self.architecture.image_size))
-        if self.input is not None and len(self.input) != len(own):
-            raise ValueError(
-                f"model.encoder.input {list(self.input)} must have {len(own)} numbers, as {list(own)} of {self.folder}"
-            )
-        return self.input or own
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        return tuple(side // patch for side, patch in zip(self.sides, self.patches, strict=True))
-
-    @property
-    def patches(self) -> tuple[int, ...]:
-        """Size of a token along each axis; those that have stages halve their grid before each but the first."""
-        found = self.architecture
-        halved = 2 ** (len(getattr(found, "depths", (0,))) - 1)
-        frames = () if not hasattr(found, "tubelet_size") else (int(found.tubelet_size),)
-        return (*frames, *(patch * halved for patch in _two(found.patch_size)))
-
-    @property
-    def token_width(self) -> int:
-        widths = getattr(self.architecture, "hidden_sizes", None)
-        return int(widths[-1] if widths else self.architecture.hidden_size)
-
-    def drawn(self) -> Self:
-        return self.model_copy(update={"pretrained": False})
-
-    @model_validator(mode="after")
-    def _two_or_three_sides(self) -> Self:
-        if self.input is not None and len(self.input) not in (2, 3):
-            raise ValueError(f"input {list(self.input)} must have two numbers (images) or three (videos)")
-        return self
-
-
-class TimmConfig(EncoderSection):
-    """A model of timm, which is not among the requirements: pip install timm."""
-
-    name: Literal["timm"]
-    model: str
-    """Its name there, such as convnext_tiny or vit_small_patch16_224."""
-    pretrained: bool = True
-    """Begin with the weights that timm downloads; false takes only the architecture."""
-    colors: PositiveInt = 3
-    """Channels of the input."""
-    input: tuple[PositiveInt, PositiveInt]
-    """Size of the input: [height, width]."""
-    patch: tuple[PositiveInt, PositiveInt]
-    """Size of a token along the same axes: the patch of a ViT, the stride of the last feature map of a ConvNet."""
-    width: PositiveInt
-    """Numbers of a token."""
-
-    @property
-    def channels(self) -> int:
-        return self.colors
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        return self.input
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        return tuple(side // patch for side, patch in zip(self.input, self.patch, strict=True))
-
-    @property
-    def token_width(self) -> int:
-        return self.width
-
-    def drawn(self) -> Self:
-        return self.model_copy(update={"pretrained": False})
-
-
-def _two(side: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
-    height, width = (side, side) if isinstance(side, int) else side
-    return height, width
 
 
 class PredictorConfig(Section):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.build import build_encoder
-from src.models.config import VISION_SIZES, PredictorConfig, VisionEncoderConfig
+from src.models.config import VISION_SIZES, PredictorConfig, VisionEncoderConfig, pair
 from src.models.predictor import Predictor
 from src.models.vit import VisionTransformer
 
@@ -124,8 +124,8 @@ def from_ijepa(model: IJepaModel) -> VisionTransformer:
         _vision(
             size=(config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size),
             colors=config.num_channels,
-            input=_two(config.image_size),
-            patch=_two(config.patch_size),
+            input=pair(config.image_size),
+            patch=pair(config.patch_size),
             positions="learned",
         )
     )
@@ -171,7 +171,7 @@ def from_vjepa2(model: VJEPA2Model) -> tuple[VisionTransformer, Predictor]:
     config = model.config
     _refuse(config, qkv_bias=True, hidden_act="gelu", layer_norm_eps=EPS, pred_mlp_ratio=4.0)
     mlp_width = int(config.hidden_size * config.mlp_ratio)
-    patch = _two(config.patch_size)
+    patch = pair(config.patch_size)
     encoder = build_encoder(
         _vision(
             size=(config.hidden_size, config.num_hidden_layers, config.num_attention_heads, mlp_width),
@@ -308,11 +308,6 @@ def _exportable(encoder: VisionTransformer, name: str, axes: int, positions: tup
     if config.sides[-1] != config.sides[-2] or config.patches[-1] != config.patches[-2]:
         raise ValueError(f"an input of {list(config.sides)} in patches of {list(config.patches)} is oblong, {name} not")
     return config
-
-
-def _two(side: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
-    height, width = (side, side) if isinstance(side, int) else side
-    return height, width
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor]) -> None:

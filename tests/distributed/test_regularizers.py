@@ -104,7 +104,7 @@ def groups(tmp_path_factory):
     folder = tmp_path_factory.mktemp("regularizers")
     multiprocessing.spawn(rank_main, (str(folder),), nprocs=max(SHARES))
     return {
-        (world_size, rank): torch.load(folder / f"{world_size}-{rank}.pt")
+        (world_size, rank): torch.load(folder / f"{world_size}-{rank}.pt", weights_only=True)
         for world_size in SHARES
         for rank in range(world_size)
     }

@@ -21,8 +21,8 @@ from transformers import (
     ViTModel,
 )
 
+from src.models.backbone_config import BackboneConfig, TimmConfig
 from src.models.build import build_encoder
-from src.models.config import BackboneConfig, TimmConfig
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 VIT = ViTConfig(**SIZE, image_size=32, patch_size=8, num_channels=2)
