@@ -114,6 +114,7 @@ def send_all(pid, number):
 def test_a_signal_to_all_processes_of_a_job_spares_those_that_a_step_waits_for(undisturbed, shards, tmp_path, number):
     process = start(*command(tmp_path, shards, 1, "data.workers=1"), "--fault", "with_a_child", script=FAULTY)
     assert "a child is there\n" in iter(process.stdout.readline, "")
+    wait_until(lambda: "cat" in [one.name() for one in descendants(process.pid) if one.cmdline()], 20, "its words")
     everyone = send_all(process.pid, number)
     assert ["cat"] in everyone.values() and len(everyone) > 2, "the rank, its worker, the child"
     _, err = process.communicate(timeout=60)
