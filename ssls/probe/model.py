@@ -15,6 +15,6 @@ class Frozen(nn.Module):
         self.encoder = encoder
 
     def forward(self, batch: dict[str, Tensor], mode: str = "embed") -> dict[str, Tensor]:
-        """The one door: `embed` gives the tokens [B, L, D] of windows `ecg` [B, C, T]."""
+        """The one door: `embed` gives the tokens [B, L, D] of windows [B, C, *sides] by their modality."""
         assert mode == "embed", mode
-        return {"tokens": self.encoder(batch["ecg"])}
+        return {"tokens": self.encoder(batch[self.encoder.preprocessing.modality])}
