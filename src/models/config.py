@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -36,6 +36,7 @@ RESNETS = {
     "xresnet1d_101": ((3, 4, 23, 3), (64, 64, 64, 64), 4),
 }
 PositionKind = Literal["sincos", "learned", "rope", "rope_vjepa2"]
+DropRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 FourSizes = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -93,6 +94,9 @@ class TransformerConfig(EncoderSection):
     the sine and cosine of two different angles."""
     registers: NonNegativeInt = 0
     """Learned tokens without a place that all others may write to (arXiv 2309.16588); no features are read off them."""
+    drop_path: DropRate = 0.0
+    """How often the last block leaves out its attention, and its MLP, for a sample in training (stochastic depth, arXiv
+    1603.09382); it rises linearly from 0 in the first block."""
 
     @property
     def patches(self) -> tuple[int, ...]:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from src.models.config import TransformerConfig
+from src.models.drop_path import drop_rates
 from src.models.encoder import AnyEncoder
 from src.models.positions import Places
 from src.models.transformer import Block, initialize, rescale_by_depth
 
-# B batch, C channels, n axes of the input, L tokens, K kept tokens, R registers, D width, d width of a head
+# B batch, C channels, n axes of the input, L tokens, K kept tokens, R registers, D width, d width of a head,
+# N blocks
 
 CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -49,11 +51,11 @@ class VisionTransformer(AnyEncoder):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.width, depth, heads = config.size
+        self.width, _, heads = config.size
         self.patch_embed = PatchEmbed(config.channels, config.patches, self.width)
         self.places = Places(config.positions, config.grid, self.width, heads)
         self.registers = nn.ParameterList(torch.empty(1, 1, self.width) for _ in range(config.registers))
-        self.blocks = nn.ModuleList(Block(self.width, heads, config.mlp_width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(self.width, heads, config.mlp_width, rate) for rate in drop_rates(config))
         self.norm = nn.LayerNorm(self.width, eps=1e-6)
         initialize(self)
         nn.init.normal_(self.patch_embed.proj.weight, std=(config.channels * math.prod(config.patches)) ** -0.5)
@@ -62,11 +64,18 @@ class VisionTransformer(AnyEncoder):
         for register in self.registers:
             nn.init.trunc_normal_(register, std=0.02)
 
-    def forward(self, signal: Tensor, keep_BK: Tensor | None = None, valid_BL: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        signal: Tensor,
+        keep_BK: Tensor | None = None,
+        valid_BL: Tensor | None = None,
+        branches_BN2: Tensor | None = None,
+    ) -> Tensor:
         """Tokens [B, L, D] of a signal [B, C, *sides], or those at `keep_BK` alone, [B, K, D].
 
         The others are dropped before the first block. Tokens that are not valid (padding; True = keep) are looked at by
-        no other.
+        no other. `branches_BN2` are those of `kept_branches`; without them, as in teachers and evaluation, no branch is
+        left out.
         """
         tokens, turns = self.places(self.patch_embed(signal))
         if keep_BK is not None:
@@ -74,8 +83,8 @@ class VisionTransformer(AnyEncoder):
             turns = None if turns is None else turns[0, keep_BK]
             valid_BL = None if valid_BL is None else valid_BL.gather(1, keep_BK)
         tokens, turns, valid_BL = self._with_registers(tokens, turns, valid_BL)
-        for block in self.blocks:
-            tokens = block(tokens, turns, valid_BL)
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens, turns, valid_BL, None if branches_BN2 is None else branches_BN2[:, number])
         return self.norm(tokens[:, len(self.registers) :])
 
     def _with_registers(
