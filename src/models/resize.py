@@ -56,7 +56,7 @@ def _interpolated(places_1LD: Tensor, old: tuple[int, ...], new: tuple[int, ...]
 
 def _differ_in_size_alone(old: EncoderSection, new: EncoderSection) -> None:
     was, wanted = (section.model_dump(exclude=MAY_DIFFER) for section in (old, new))
-    for key in dict.fromkeys((*was, *wanted)):
+    for key in dict.fromkeys(("name", *was, *wanted)):
         if was.get(key) != wanted.get(key):
             raise ValueError(
                 f"model.encoder.{key} is {wanted.get(key)}, but the weights are of an encoder whose {key} is "

@@ -16,8 +16,8 @@ from src.models.positions import rotate
 class Attention(nn.Module):
     """Multi-head self-attention on PyTorch's fused kernels.
 
-    `turns` [B or 1, L, 2, d] turns queries and keys (rotary positions); tokens where `keep` [B, L] is False are not
-    looked at.
+    `turns` [B or 1, L, 2, d] turns queries and keys (rotary positions). Tokens where `keep` [B, L] is False are not
+    looked at; [B or 1, L, L] tells it for each token that looks.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -31,7 +31,9 @@ class Attention(nn.Module):
         q, k, v = self.qkv(tokens_BLD).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         if turns is not None:
             q, k = rotate(q, turns), rotate(k, turns)
-        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
+        if keep is not None:
+            keep = keep[:, None, None] if keep.ndim == 2 else keep[:, None]
+        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, keep)
         return self.proj(mixed_BHLd.transpose(1, 2).reshape(B, L, D))
 
 

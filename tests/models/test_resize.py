@@ -37,7 +37,7 @@ def drawn(config):
 
 
 def linear(field, axis, size):
-    """By numpy: token i of the new ones lies at (i + 1/2) old / new - 1/2 of the old along the axis, cut at its ends."""
+    """By numpy: token i of the new ones lies at (i + 1/2) old / new - 1/2 of the old, cut at the ends."""
     old = field.shape[axis]
     at = (np.arange(size) + 0.5) * old / size - 0.5
     return np.apply_along_axis(lambda values: np.interp(at, np.arange(old), values), axis, field)
