@@ -73,7 +73,7 @@ HIT = {
     "ct_debug": [*map(ALWAYS.format, ("window_jitter", *BODIES))],
 }
 OTHERS = {stem: {"trained": TRAINED, "hit": ([*SHORT, *hit], True)} for stem, hit in HIT.items()}
-LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 40, "width": 16, "depth": 1, "heads": 2}
+LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1, "heads": 2}
 LEADS |= {"drop_path": 0.1, "mlp_ratio": 2.0, "registers": 1, "positions": "learned"}
 S4 = {"name": "s4", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1}
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
