@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -148,10 +148,11 @@ class AttentiveProbes(nn.Module):
         """
         if self.layers:
             return torch.stack([probe(tokens_BLD, keep) for probe in self.probes])
-        looks = [probe.pooler.looks() for probe in self.probes]
+        probes = [cast(AttentiveProbe, probe) for probe in self.probes]
+        looks = [probe.pooler.looks() for probe in probes]
         seen_BMD = seen_by(torch.cat(looks), normalised(tokens_BLD), keep)
         seen = seen_BMD.split([len(look) for look in looks], 1)
-        return torch.stack([probe.head(probe.pooler.conclude(of)) for probe, of in zip(self.probes, seen, strict=True)])
+        return torch.stack([probe.head(probe.pooler.conclude(of)) for probe, of in zip(probes, seen, strict=True)])
 
     def groups(self) -> list[dict[str, Any]]:
         """Two groups of an optimizer for each probe, with its learning rate: matrices decay, vectors do not."""

@@ -27,7 +27,7 @@ from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-ROOMS = "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
+ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 

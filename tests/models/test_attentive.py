@@ -76,7 +76,9 @@ def test_it_starts_with_a_query_that_looks_and_every_weight_learns():
     torch.manual_seed(0)
     pooler = AttentivePooler(48, 4, 1)
     pooler(tokens()).square().sum().backward()
-    learning = {name: p.grad for name, p in pooler.named_parameters() if name != "cross.k.bias"}  # softmax is blind to it
+    learning = {
+        name: p.grad for name, p in pooler.named_parameters() if name != "cross.k.bias"
+    }  # softmax is blind to it
     assert all(grad is not None and grad.isfinite().all() and grad.any() for grad in learning.values())
     assert pooler.query.abs().max() > 0
 
