@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.distributed.ranks import barrier
-from src.evaluation.attentive import Chosen, Examples, Training, choose_probe
+from src.evaluation.attentive import Chosen, Examples, Training, choose_probe, grid
 from src.evaluation.features import Door, Records
 from src.evaluation.targets import Cases, Target
 from src.evaluation.tokens import Tokens, keep_tokens
@@ -43,7 +43,9 @@ def token_folder(run: Run) -> Iterator[Path]:
 def fit_attentive(
     config: Config, run: Run, door: Door, records: Mapping[str, Records], cases: Mapping[str, Cases], target: Target
 ) -> tuple[dict[str, NDArray[np.float32]], Fitted | None]:
-    """Pooled features [N, F] of each split, and on rank 0 the head. The encoder sees each record once.
+    """Pooled features [N, F] of each split, and on rank 0 the head: the encoder reads each record once for both.
+
+    Ranks divide the records, then the settings; the one that is best predicts the test records on rank 0.
 
     Raises:
         ValueError: there is no room for the tokens, or every probe has diverged.
@@ -62,6 +64,8 @@ def fit_attentive(
             balanced=config.head.balanced,
             bar=partial(Progress, 0, shown=run.ranks.first),
         )
+        probes, count = len(grid(how.config)), len(records["train"])
+        run.say(f"training {probes} attentive probes at once on the tokens of {count:,} records")
         search = _choose(config, tokens, cases, how)
         if search.head is None:
             return pooled, None
