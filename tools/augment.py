@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from src.config.ecg_transforms import ECGTransformConfig
 from src.config.experiment import ExperimentConfig
 from src.config.load import load_config
 from src.data.ecg_shards import ECGShards
+from src.data.inputs import open_shards
 from src.data.sample import Sample
-from src.data.synthetic import make_synthetic
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.show_ecg import examples, plot
 from ssls.objectives import schema_of
@@ -46,10 +47,14 @@ def find(shards: ECGShards, key: str | None) -> Sample:
 
 def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
     """The picture, of the leads that were asked for."""
-    data = config.data
-    if data.synthetic is not None:
-        make_synthetic(Path(data.root), data.synthetic, data.leads)
-    shards = ECGShards(data.root, data.split, data.leads, data.cache)
+    data, transform = config.data, config.data.transform
+    if not isinstance(transform, ECGTransformConfig):
+        raise ValueError(
+            f"--fname: data.transform.modality is {transform.modality}: write its transform into a file of its own, "
+            "as in configs/transforms/, to see what it does"
+        )
+    shards = open_shards(data)
+    assert isinstance(shards, ECGShards)
     if unknown := [lead for lead in words.leads if lead not in data.leads]:
         raise ValueError(f"--leads: {unknown[0]} is not in data.leads ({', '.join(data.leads)})")
     sample = find(shards, words.key)
@@ -59,7 +64,7 @@ def draw(config: ExperimentConfig, words: argparse.Namespace) -> None:
         raise ValueError(f"--seconds {words.seconds:g} is less than two samples at {rate:g} Hz")
     preprocessing = Preprocessing(leads=data.leads, sampling_rate=rate, length=length, normalize="none", clip=None)
     shown = [data.leads.index(lead) for lead in words.leads] or list(range(min(3, len(data.leads))))
-    after = examples(data.transform, preprocessing, sample, words.seed)
+    after = examples(transform, preprocessing, sample, words.seed)
     before_CT = preprocessing.windows(sample["ecg"], 1)[0]
     title = words.title or f"{sample['key']} at {rate:g} Hz: grey before, blue after"
     names = [data.leads[lead] for lead in shown]

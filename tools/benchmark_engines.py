@@ -167,7 +167,7 @@ def _flops(config: Config, size: int) -> int:
 def _batch(config: Config, size: int) -> list[dict[str, Any]]:
     encoder = config.model.encoder
     masks = batch_of_step(MaskSampler(config.mask, encoder.grid, 0), 0, size)
-    ecg = torch.randn(size, encoder.leads, encoder.length)
+    ecg = torch.randn(size, encoder.channels, *encoder.sides)
     return [
         {
             "keys": [str(row) for row in range(size)],

@@ -1,9 +1,9 @@
 """What every objective must pass on every engine, and docs/matrix.md, which tells how it went.
 
-python -m tools.contract --output DIR [--objectives jepa ...] [--page docs/matrix.md]
+python -m tools.contract --output DIR [--objectives jepa-ecg ...] [--page docs/matrix.md]
 
-Finds the objectives in ssls/ by itself; what runs is configs/<objective>/*_debug.yaml by main.py, as a user runs it. A
-new objective has nothing to write but that file.
+Finds the objectives in ssls/ by itself; what runs is configs/<objective>/*_debug.yaml by main.py, as a user runs it,
+one for each modality that an objective takes. A new objective has nothing to write but that file.
 """
 
 from __future__ import annotations
@@ -164,13 +164,14 @@ def engines_of(ranks: int) -> list[str]:
 
 
 def trainings() -> dict[str, Path]:
-    """The debug config of every objective that trains, by folder of ssls/."""
+    """The debug configs of every objective that trains, by its folder in ssls/ and their name: jepa-ecg."""
     found = {}
     for folder in sorted(Path("ssls").iterdir()):
         if not (folder / "config.py").exists():
             continue
         if issubclass(importlib.import_module(f"ssls.{folder.name}.config").Config, ExperimentConfig):
-            (found[folder.name],) = sorted(Path("configs", folder.name).glob("*_debug.yaml"))
+            for path in sorted(Path("configs", folder.name).glob("*_debug.yaml")):
+                found[f"{folder.name}-{path.stem.removesuffix('_debug')}"] = path
     return found
 
 

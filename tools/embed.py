@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from src.data.ecg_shards import ECGShards
+from src.data.inputs import shards_for
 from src.data.sample import Sample
+from src.data.shards import Shards
 from src.evaluation.encoder import Encoder, load_encoder
 from src.run.launch import parse_devices
 
 FEATURES, RECORDS = "features.npy", "records.parquet"
 
 
-def embed(encoder: Encoder, shards: ECGShards, output: Path, pool: Any, windows: int | None, batch_size: int) -> None:
+def embed(encoder: Encoder, shards: Shards, output: Path, pool: Any, windows: int | None, batch_size: int) -> None:
     """Write both files into the new folder `output`, the table last.
 
     Raises:
@@ -38,7 +39,6 @@ def embed(encoder: Encoder, shards: ECGShards, output: Path, pool: Any, windows:
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"--output: {output} is there already; name a new folder")
-    _check_rate(encoder, shards)
     output.mkdir(parents=True, exist_ok=True)
     found, rows = [], []
     calls = -(-len(shards) // batch_size)
@@ -48,15 +48,6 @@ def embed(encoder: Encoder, shards: ECGShards, output: Path, pool: Any, windows:
     np.save(output / FEATURES, np.concatenate(found))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_same_columns(rows)), output / RECORDS)
     print(f"{len(rows)} records, {found[0].shape[1]} features each: {output / FEATURES}, {output / RECORDS}")
-
-
-def _check_rate(encoder: Encoder, shards: ECGShards) -> None:
-    wanted = encoder.preprocessing.sampling_rate
-    if shards.sampling_rate != wanted:
-        raise ValueError(
-            f"{shards.root} holds ECGs at {shards.sampling_rate:g} Hz, the encoder was trained at {wanted:g} Hz: build "
-            f"the shards with --sampling-rate {wanted:g}"
-        )
 
 
 def _row(sample: Sample, label_names: Sequence[str]) -> dict[str, Any]:
@@ -99,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words.batch_size < 1 or (words.windows is not None and words.windows < 1):
             raise ValueError("--batch-size and --windows must be 1 or more")
         encoder = load_encoder(words.encoder).to(torch.device(parse_devices([words.devices])[0]))
-        shards = ECGShards(words.shards, words.split, encoder.preprocessing.leads)
+        shards = shards_for(encoder.preprocessing, words.shards, words.split)
         embed(encoder, shards, words.output, words.pool, words.windows, words.batch_size)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
 from src.config.ecg_transforms import ECGTransformConfig
 from src.config.section import Section
+from src.config.transforms import CTTransformConfig, ImageTransformConfig, Side, VideoTransformConfig
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 SOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 Weight = Annotated[float, Field(gt=0.0, le=1e9)]
+
+
+def modality(transform: Any) -> str:
+    """Of a section data.transform, whether it is validated yet or not: an ECG's does not need to say so."""
+    told = transform.get("modality", "ecg") if isinstance(transform, dict) else getattr(transform, "modality", "ecg")
+    return told if isinstance(told, str) else repr(told)
+
+
+AnyTransform = Annotated[
+    Annotated[ECGTransformConfig, Tag("ecg")]
+    | Annotated[ImageTransformConfig, Tag("image")]
+    | Annotated[VideoTransformConfig, Tag("video")]
+    | Annotated[CTTransformConfig, Tag("ct")],
+    Discriminator(modality),
+]
+"""What samples go through between shard and model; `modality` tells which they are."""
 
 
 def is_address(root: str) -> bool:
@@ -22,13 +39,16 @@ def is_address(root: str) -> bool:
 
 
 class SyntheticConfig(Section):
-    """A few made-up ECGs, written as shards into data.root when nothing is there yet: for a first try without data."""
+    """A few made-up samples, written as shards into data.root when nothing is there yet: for a first try without
+    data. They are of the modality of data.transform."""
 
     samples: PositiveInt = 64
     length: PositiveInt = 500
-    """Samples of each lead."""
+    """Samples of each lead of an ECG."""
     sampling_rate: PositiveFloat = 100.0
-    """Hz."""
+    """Hz, of ECGs; of videos it is 25."""
+    sides: Annotated[tuple[Side, ...], Field(min_length=2, max_length=3)] | None = None
+    """Size of what is no ECG: [height, width] of images, [frames, height, width] of videos, [D, H, W] of CT volumes."""
     seed: NonNegativeInt = 0
 
 
@@ -95,8 +115,9 @@ class DataConfig(Section):
     workers: NonNegativeInt = 0
     """Loader processes of each rank; 0 loads in the rank's own process."""
     leads: tuple[str, ...] = STANDARD_LEADS
-    """Leads in the order the model sees them; shards in another order are refused."""
-    transform: ECGTransformConfig = ECGTransformConfig()
+    """Leads of ECGs in the order the model sees them; shards in another order are refused."""
+    transform: AnyTransform = ECGTransformConfig()
+    """What samples go through between shard and model; its modality, ecg where it has none, tells what they are."""
     synthetic: SyntheticConfig | None = None
     """Make these samples if data.root holds none."""
 
@@ -118,6 +139,20 @@ class DataConfig(Section):
             )
         if self.weight != 1.0 and not self.mixture:
             raise ValueError("data.weight does nothing without data.mixture: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_one_modality(self) -> Self:
+        kind, made = self.transform.modality, self.synthetic
+        if kind != "ecg" and self.leads != STANDARD_LEADS:
+            raise ValueError(f"data.leads is for ECGs, and data.transform.modality is {kind}: leave data.leads out")
+        axes = {"ecg": 0, "image": 2}.get(kind, 3)
+        if made is not None and len(made.sides or ()) != axes:
+            raise ValueError(
+                "data.synthetic.sides is for what is no ECG: leave it out, and set length"
+                if kind == "ecg"
+                else f"data.synthetic.sides must have {axes} numbers where data.transform.modality is {kind}"
+            )
         return self
 
     @model_validator(mode="after")

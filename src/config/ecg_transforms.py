@@ -178,6 +178,8 @@ class LeadMaskConfig(Section):
 class ECGTransformConfig(Section):
     """What an ECG goes through between shard and model, in the order of these keys."""
 
+    modality: Literal["ecg"] = "ecg"
+    """What the samples are; the only one that can be left out."""
     lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     """Samples of a lead that a batch may have: each step draws one of them, and one that stands here twice is drawn
     twice as often; null is the model's one length."""

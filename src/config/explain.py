@@ -34,10 +34,10 @@ def explanation(error: ValidationError, tree: Tree, schema: SchemaMap) -> str:
         elif kind == "missing":
             missing[dotted(key)] = schema.describe(nodes)
         elif kind == "union_tag_not_found":
-            name = details["discriminator"].strip("'")
+            name = details["discriminator"].strip("'()")
             missing[dotted((*key, name))] = schema.describe(schema.children(nodes, name))
         elif kind == "union_tag_invalid":
-            name = details["discriminator"].strip("'")
+            name = details["discriminator"].strip("'()")
             kinds = schema.children(nodes, name)
             wrong.append(_wrong_value((*key, name), fault["input"][name], kinds, schema, tree))
         else:

@@ -30,6 +30,9 @@ def json_schema(*schemas: type[Section]) -> str:
     definitions = {name: section for root in roots for name, section in root.pop("$defs", {}).items()}
     for section in [*roots, *definitions.values()]:
         section.pop("required", None)
+        for value in section.get("properties", {}).values():
+            if "oneOf" in value:  # without its required keys more than one may fit
+                value["anyOf"] = value.pop("oneOf")
     for each in roots:
         each["properties"] = {"base": BASE, **each["properties"]}
     root = {"$defs": definitions, **(roots[0] if len(roots) == 1 else {"anyOf": roots})}

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.config.data import CacheConfig, DataConfig
+from src.config.data import CacheConfig
 from src.config.ecg_transforms import ECGTransformConfig
 from src.data.modalities.ecg import ECGIndex, Statistics
 from src.data.shards import Shards
-from src.data.sources import Sources
 from src.transforms.preprocessing import Preprocessing
 
 
@@ -77,24 +76,6 @@ class ECGShards(Shards):
                 " set data.transform.normalize to sample or none, or index it together with the training tars"
             )
         return self._ecg.statistics
-
-
-def ecg_sources(config: DataConfig, main: ECGShards) -> Sources:
-    """The shards of data.root, and those of data.mixture beside them.
-
-    Raises:
-        ValueError: as ECGShards; another sampling rate.
-    """
-    others = {
-        name: ECGShards(other.root, other.split, config.leads, config.cache) for name, other in config.mixture.items()
-    }
-    for name, other in others.items():
-        if other.sampling_rate != main.sampling_rate:
-            raise ValueError(
-                f"data.mixture.{name}: {other.root} is at {other.sampling_rate:g} Hz, data.root {main.root} at "
-                f"{main.sampling_rate:g} Hz: build them at one rate with --sampling-rate"
-            )
-    return Sources(main, others)
 
 
 def _check_leads(root: str, index: ECGIndex, leads: Sequence[str]) -> None:

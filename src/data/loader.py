@@ -49,7 +49,7 @@ Prepared = Mapping[str, Any]
 class Collate(Protocol):
     """Turns samples into a batch of tensors; all randomness comes from the step and the samples' own streams."""
 
-    def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
+    def __call__(self, step: int, samples: Sequence[Any], streams: Streams, /) -> Batch:
         """The batch of samples as they were read, or as `prepare` made them where there is one.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Made-up ECGs as a small shards folder: for a first try, for tests, never for a result.
+"""Made-up samples as a small shards folder: for a first try, for tests, never for a result. These are the ECGs.
 
 Each wave of a beat (P, Q, R, S, T) is a Gaussian along a direction of its own in space, and a lead is the projection on
 a fixed vector (McSharry et al. 2003 in shape, with the lead geometry of a vectorcardiogram). A patient has a heart rate
@@ -17,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.data import SyntheticConfig
-from src.data.index import INDEX_NAME, TRAINING_SPLIT, Labels
+from src.data.index import INDEX_NAME, Labels
 from src.data.load_index import load_index
+from src.data.synthetic_pictures import patient_and_split, pictures_source, write_pictures
 from src.data.tars import FolderTaken
 from src.data.write_shards import Description, Record, write_shards
 from src.randomness import Streams
 
 RECIPE = 1
 """Counts changes of what the same config makes."""
-RECORDS_PER_PATIENT = 2
-VALIDATION_SHARE = 0.2
 FAST = 100.0
 """Heart rate in beats a minute from which a record is labelled fast: tachycardia's definition."""
 SCALE = 0.001
@@ -55,19 +54,25 @@ CHEST_3 = {
 PROJECTIONS_3 = {**LIMB_3, **AUGMENTED_3, **CHEST_3}
 
 
-def make_synthetic(root: Path, config: SyntheticConfig, leads: Sequence[str]) -> None:
+def make_synthetic(root: Path, config: SyntheticConfig, leads: Sequence[str], modality: str = "ecg") -> None:
     """Write the folder unless it is there already; several processes may do so at once, one of them wins.
+
+    Images, videos and CT volumes are those of synthetic_pictures.py.
 
     Raises:
         ValueError: the folder holds something else.
     """
-    source = _source(config, leads)
+    source = _source(config, leads) if modality == "ecg" else pictures_source(config, modality)
     if (root / INDEX_NAME).exists():
         _accept(root, source)
         return
-    description = Description(tuple(leads), config.sampling_rate, Labels(names=("fast",), kind="multilabel"), source)
     try:
-        write_shards(root, _records(config, leads), description)
+        if modality == "ecg":
+            labels = Labels(names=("fast",), kind="multilabel")
+            description = Description(tuple(leads), config.sampling_rate, labels, source)
+            write_shards(root, _records(config, leads), description)
+        else:
+            write_pictures(root, config, modality)
     except FolderTaken:
         if not (root / INDEX_NAME).exists():
             raise
@@ -75,7 +80,7 @@ def make_synthetic(root: Path, config: SyntheticConfig, leads: Sequence[str]) ->
 
 
 def _source(config: SyntheticConfig, leads: Sequence[str]) -> dict[str, Any]:
-    return {"synthetic": {**config.model_dump(mode="json"), "leads": list(leads), "recipe": RECIPE}}
+    return {"synthetic": {**config.model_dump(mode="json", exclude={"sides"}), "leads": list(leads), "recipe": RECIPE}}
 
 
 def _accept(root: Path, source: dict[str, Any]) -> None:
@@ -89,17 +94,15 @@ def _accept(root: Path, source: dict[str, Any]) -> None:
 
 
 def _records(config: SyntheticConfig, leads: Sequence[str]) -> Iterator[Record]:
-    """Patients in order, the last ones for validation."""
-    patients = -(-config.samples // RECORDS_PER_PATIENT)
-    validation = min(max(1, round(VALIDATION_SHARE * patients)), patients - 1)
+    """Patients in order."""
     projections_C3 = np.array([_projection(lead) for lead in leads])
     for number in range(config.samples):
-        patient = number // RECORDS_PER_PATIENT
+        patient, split = patient_and_split(config.samples, number)
         rate, dipole_3T = _dipole(config, patient, number)
         noise_CT = _stream(config, "record", number).normal("noise", len(leads), config.length)[0]
         signal_CT = projections_C3 @ dipole_3T + 0.015 * noise_CT
         yield Record(
-            split="val" if patient >= patients - validation else TRAINING_SPLIT,
+            split=split,
             key=f"synthetic-{number:07d}",
             signal_CT=np.clip(np.rint(signal_CT / SCALE), -32768, 32767).astype(np.int16),
             meta={

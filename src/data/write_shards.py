@@ -1,4 +1,4 @@
-"""Shards of ECGs that are in memory: made-up ones, beats, those of tests. Archives go through build.py.
+"""Shards of samples that are in memory: made-up ones, beats, those of tests. Archives go through build.py.
 
 A folder is built beside its place and renamed when it is whole, so that what has an index.json is complete. A build
 that was killed leaves a hidden folder `.<name>.<number>.partial`, which may be deleted.
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,15 @@ class Record:
     """The report."""
 
 
+class Files(NamedTuple):
+    """A sample as a shard will hold it."""
+
+    split: str
+    key: str
+    members: Mapping[str, bytes]
+    """The bytes of its files, by what follows the key and a dot in their names."""
+
+
 @dataclass(frozen=True)
 class Description:
     """What all records of a folder share."""
@@ -79,6 +88,23 @@ def write_shards(
         FolderTaken: `output` is there and not empty.
         ValueError: a record that can't be stored, named.
     """
+    files = (Files(record.split, record.key, members(record, description)) for record in records)
+    return write_files(output, files, description.contents(), samples_per_shard, progress)
+
+
+def write_files(
+    output: Path,
+    samples: Iterable[Files],
+    contents: Contents,
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    progress: Progress = iter,
+) -> Index:
+    """As `write_shards`, of samples of any modality, whose files are made already (`tars.sample_files`).
+
+    Raises:
+        FolderTaken: `output` is there and not empty.
+        ValueError: a sample that can't be stored, named.
+    """
     if samples_per_shard < 1:
         raise ValueError(f"a shard of {samples_per_shard} samples can't be: --samples-per-shard must be at least 1")
     output = output.resolve()
@@ -87,25 +113,23 @@ def write_shards(
     partial = output.parent / f".{output.name}.{uuid.uuid4().hex}.partial"
     partial.mkdir()
     try:
-        splits = _write_tars(partial, records, description, samples_per_shard)
-        index = make_index(partial, splits, description.contents(), progress)
+        splits = _write_tars(partial, samples, samples_per_shard)
+        index = make_index(partial, splits, contents, progress)
         move(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return index
 
 
-def _write_tars(
-    folder: Path, records: Iterable[Record], description: Description, samples_per_shard: int
-) -> dict[str, list[Path]]:
+def _write_tars(folder: Path, samples: Iterable[Files], samples_per_shard: int) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     writers: dict[str, _SplitWriter] = {}
     try:
-        for record in records:
-            if record.split not in writers:
-                writers[record.split] = _SplitWriter(folder, record.split, samples_per_shard)
-                splits[record.split] = writers[record.split].tars
-            writers[record.split].add(record.key, members(record, description))
+        for split, key, files in samples:
+            if split not in writers:
+                writers[split] = _SplitWriter(folder, split, samples_per_shard)
+                splits[split] = writers[split].tars
+            writers[split].add(key, files)
     finally:
         for writer in writers.values():
             writer.close()

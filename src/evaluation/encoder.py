@@ -2,9 +2,10 @@
 
 encoder = load_encoder("runs/mine")
 features = encoder.embed(ecgs)          # [B, C, T] in mV at encoder.preprocessing.sampling_rate -> [B, F]
+features = encoder.embed_samples(samples)       # of any modality, out of shards
 """
 
-# B records, C leads, T samples of a lead, W windows of all records, L tokens, D width, F features
+# B records, C channels, T samples of a lead, W windows of a record, L tokens, D width, F features
 
 from __future__ import annotations
 
@@ -27,15 +28,17 @@ from torch import Tensor, nn
 from src.checkpoints.manifest import MANIFEST
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.data.sample import Sample
-from src.evaluation.features import Pool, average_windows, pool_tokens
+from src.evaluation.features import Pool, at_once, average_windows, pool_tokens
 from src.files import sync
+from src.models.any_config import read_encoder_section
 from src.models.build import build_encoder
-from src.models.config import EncoderConfig
+from src.models.config import EncoderSection
+from src.transforms.plain import AnyPreprocessing, read_preprocessing
 from src.transforms.preprocessing import Preprocessing
 
 WEIGHTS, CONFIG, PREPROCESSING = "model.safetensors", "config.json", "preprocessing.json"
 Features = NDArray[np.float32]
-S = TypeVar("S", EncoderConfig, Preprocessing)
+S = TypeVar("S")
 CALL = 64
 """Windows in one forward of `Encoder.embed`."""
 
@@ -45,8 +48,8 @@ class EncoderPart:
     """Which network of an objective is the encoder, the section that rebuilds it, and how its input is made."""
 
     network: str
-    config: EncoderConfig
-    preprocessing: Preprocessing
+    config: EncoderSection
+    preprocessing: AnyPreprocessing
 
     def describe(self) -> dict[str, Any]:
         """As JSON, for a checkpoint's manifest."""
@@ -60,14 +63,15 @@ class EncoderPart:
 class Encoder(nn.Module):
     """An encoder with the preprocessing that it was trained with."""
 
-    def __init__(self, config: EncoderConfig, preprocessing: Preprocessing) -> None:
+    def __init__(self, config: EncoderSection, preprocessing: AnyPreprocessing) -> None:
+        """With the weights that torch's generator draws, and no others."""
         super().__init__()
-        self.config, self.preprocessing = config, preprocessing
-        self.network = build_encoder(config)
+        self.config, self.preprocessing = config.drawn(), preprocessing
+        self.network = build_encoder(self.config)
 
-    def forward(self, ecg_BCT: Tensor) -> Tensor:
-        """Tokens [B, L, D] of windows that went through `preprocessing`."""
-        tokens: Tensor = self.network(ecg_BCT)
+    def forward(self, windows: Tensor) -> Tensor:
+        """Tokens [B, L, D] of windows [B, C, *sides] that went through `preprocessing`."""
+        tokens: Tensor = self.network(windows)
         return tokens
 
     def sha256(self) -> str:
@@ -87,11 +91,15 @@ class Encoder(nn.Module):
         """Features [B, F] of whole records in mV at `preprocessing.sampling_rate`, leads as in `preprocessing.leads`.
 
         Each is cut into `windows` evenly spaced windows (None covers it), whose pooled tokens are averaged. Leads with
-        `lead_keep_BC` False are missing; without it those that are flat are, as in shards.
+        `lead_keep_BC` False are missing; without it those that are flat are, as in shards. Images, videos and CT
+        volumes come out of shards, by `embed_samples`.
 
         Raises:
-            ValueError: other leads, records shorter than the encoder's window, or values that are not finite.
+            ValueError: other leads, records shorter than the encoder's window, or values that are not finite; an
+                encoder of another modality.
         """
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise ValueError(f"the encoder takes {self.preprocessing.modality}, not ECGs: use embed_samples")
         ecg_BCT = np.asarray(ecg_BCT)
         if ecg_BCT.ndim != 3 or not len(ecg_BCT):
             raise ValueError(f"the ECGs have shape {list(ecg_BCT.shape)}; the encoder takes [records, leads, samples]")
@@ -104,16 +112,16 @@ class Encoder(nn.Module):
 
     def embed_samples(self, samples: Sequence[Sample], pool: Pool = "mean", windows: int | None = None) -> Features:
         """Features [B, F] of samples out of shards, whose lengths may differ; errors name the sample."""
-        prepare = self.preprocessing.prepare
-        return self._embed([prepare(s["ecg"], s["lead_keep"], windows, f"sample {s['key']}") for s in samples], pool)
+        return self._embed([self.preprocessing.windows_of(sample, windows) for sample in samples], pool)
 
     @torch.no_grad()
-    def _embed(self, windows_BWCT: list[NDArray[np.float32]], pool: Pool) -> Features:
+    def _embed(self, windows_BWC: list[NDArray[np.float32]], pool: Pool) -> Features:
         """Windows of all records in calls of equal size; of each record the mean over its windows."""
         device = next(self.network.parameters()).device
-        calls = torch.from_numpy(np.concatenate(windows_BWCT)).split(CALL)
+        windows = torch.from_numpy(np.concatenate(windows_BWC))
+        calls = windows.split(at_once(windows[0].numel(), CALL))
         pooled = torch.cat([pool_tokens(self(call.to(device)), pool) for call in calls]).cpu().numpy()
-        return average_windows(pooled, windows_BWCT)
+        return average_windows(pooled, windows_BWC)
 
 
 def export_encoder(
@@ -166,8 +174,8 @@ def random_encoder(like: Encoder, seed: int) -> Encoder:
 
 def _from_export(folder: Path) -> Encoder:
     encoder = Encoder(
-        _section(folder / CONFIG, EncoderConfig),
-        _section(folder / PREPROCESSING, Preprocessing),
+        _section(folder / CONFIG, read_encoder_section),
+        _section(folder / PREPROCESSING, read_preprocessing),
     )
     try:
         encoder.network.load_state_dict(load_file(folder / WEIGHTS))
@@ -179,9 +187,9 @@ def _from_export(folder: Path) -> Encoder:
     return encoder
 
 
-def _section(path: Path, kind: type[S]) -> S:
+def _section(path: Path, read: Callable[[bytes], S]) -> S:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return read(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: finish the run again with this version, which exports it") from None
     except ValidationError as error:
@@ -204,8 +212,7 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Encoder:
     if part is None:
         raise ValueError(f"{checkpoint.folder} does not say which of its networks is the encoder; export the run's")
     encoder = Encoder(
-        EncoderConfig.model_validate_json(json.dumps(part["config"])),
-        Preprocessing.model_validate_json(json.dumps(part["preprocessing"])),
+        read_encoder_section(json.dumps(part["config"])), read_preprocessing(json.dumps(part["preprocessing"]))
     )
     state = encoder.network.state_dict()
     kinds = {name: "model" for name, _ in encoder.network.named_parameters()}

@@ -1,7 +1,7 @@
 """Frozen features of records, through the engine's door and shared by all ranks."""
 
-# N records, B records of a call, W windows of a record, V windows of all records of a call, C leads, T samples,
-# L tokens, D width, F features
+# N records, B records of a call, W windows of a record, V windows of all records of a call, C channels, L tokens,
+# D width, F features
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.data.ecg_shards import ECGShards
 from src.data.sample import Sample
+from src.data.shards import Shards
 from src.distributed.ranks import Ranks, gather_objects, sum_over_ranks
-from src.transforms.preprocessing import Preprocessing
+from src.transforms.plain import AnyPreprocessing
 
 MOST_WINDOWS = 512
 """Windows in one forward, however many a record has."""
+MOST_VALUES = 1 << 26
+"""Numbers in one forward, of windows that are large: 27 clips of 16 frames of 224 x 224."""
 Pool = Literal["mean", "mean+std", "mean+max", "tokens"]
 
 
@@ -34,9 +36,9 @@ class Door(Protocol):
 class Records:
     """Some records of a split, and how each becomes windows for the encoder."""
 
-    shards: ECGShards
+    shards: Shards
     samples_N: NDArray[np.int64]
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     windows: int | None
     """Evenly spaced windows of each record; None covers it."""
 
@@ -44,8 +46,12 @@ class Records:
         return len(self.samples_N)
 
     def windows_of(self, sample: Sample) -> NDArray[np.float32]:
-        """The windows [W, C, T] of a record as the encoder takes them."""
-        return self.preprocessing.prepare(sample["ecg"], sample["lead_keep"], self.windows, f"sample {sample['key']}")
+        """The windows [W, C, *sides] of a record as the encoder takes them."""
+        return self.preprocessing.windows_of(sample, self.windows)
+
+    def batch(self, windows: NDArray[np.float32] | Tensor) -> dict[str, Tensor]:
+        """Windows as the door of an engine takes them."""
+        return {self.preprocessing.modality: torch.as_tensor(windows)}
 
 
 def pool_tokens(tokens_BLD: Tensor, pool: Pool) -> Tensor:
@@ -60,9 +66,14 @@ def pool_tokens(tokens_BLD: Tensor, pool: Pool) -> Tensor:
     return torch.cat([mean_BD, beside_BD], dim=1)
 
 
-def average_windows(pooled_VF: NDArray[np.float32], windows_BWCT: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def at_once(values: int, most: int) -> int:
+    """How many windows of so many numbers go into one forward."""
+    return max(1, min(most, MOST_VALUES // values))
+
+
+def average_windows(pooled_VF: NDArray[np.float32], windows_BWC: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """The mean [B, F] over each record's windows, given the features of all of them in a row."""
-    ends = np.cumsum([len(windows_WCT) for windows_WCT in windows_BWCT])[:-1]
+    ends = np.cumsum([len(windows_WC) for windows_WC in windows_BWC])[:-1]
     return np.stack([features_WF.mean(0) for features_WF in np.split(pooled_VF, ends)])
 
 
@@ -89,13 +100,13 @@ def embed(
     """
     found = []
     for samples in _calls(records, batch_size, ranks):
-        windows_BWCT = [records.windows_of(sample) for sample in samples]
-        windows_VCT = torch.from_numpy(np.concatenate(windows_BWCT))
+        windows_BWC = [records.windows_of(sample) for sample in samples]
+        windows_VC = torch.from_numpy(np.concatenate(windows_BWC))
         pooled = []
-        for part in _parts(windows_VCT):
+        for part in _parts(windows_VC):
             alive()
-            pooled.append(pool_tokens(door({"ecg": part}, mode="embed")["tokens"], pool))
-        found.append(average_windows(torch.cat(pooled)[: len(windows_VCT)].cpu().numpy(), windows_BWCT))
+            pooled.append(pool_tokens(door(records.batch(part), mode="embed")["tokens"], pool))
+        found.append(average_windows(torch.cat(pooled)[: len(windows_VC)].cpu().numpy(), windows_BWC))
     return _of_all_ranks(np.concatenate(found), len(records), ranks)
 
 
@@ -115,8 +126,8 @@ def embed_tokens(
     found: list[NDArray[np.float32]] = []
     for samples in _calls(records, batch_size, ranks):
         alive()
-        batch_BCT = np.stack([records.windows_of(sample)[0] for sample in samples])
-        found += [*door({"ecg": torch.from_numpy(batch_BCT)}, mode="embed")[output].float().cpu().numpy()]
+        batch = records.batch(np.stack([records.windows_of(sample)[0] for sample in samples]))
+        found += [*door(batch, mode="embed")[output].float().cpu().numpy()]
     return _of_all_ranks(np.stack(found), len(records), ranks)
 
 
@@ -129,10 +140,10 @@ def _calls(records: Records, batch_size: int, ranks: Ranks) -> Iterator[list[Sam
         yield records.shards.read(share[start : start + batch_size])
 
 
-def _parts(windows_VCT: Tensor) -> list[Tensor]:
+def _parts(windows_VC: Tensor) -> list[Tensor]:
     """Windows in forwards of MOST_WINDOWS or fewer: a day's record has 43,200 of 2 s. As many on every rank."""
-    parts = list(windows_VCT.split(MOST_WINDOWS))
-    return parts + [windows_VCT[:1]] * (max(gather_objects(len(parts))) - len(parts))
+    parts = list(windows_VC.split(at_once(windows_VC[0].numel(), MOST_WINDOWS)))
+    return parts + [windows_VC[:1]] * (max(gather_objects(len(parts))) - len(parts))
 
 
 def _of_all_ranks(share: NDArray[np.float32], count: int, ranks: Ranks) -> NDArray[np.float32]:

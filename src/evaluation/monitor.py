@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from src.config.experiment import ExperimentConfig
-from src.data.ecg_shards import ECGShards
+from src.data.inputs import open_shards
 from src.data.order import permute
+from src.data.shards import Shards
 from src.distributed.ranks import Ranks
 from src.evaluation.alarm import alarms
 from src.evaluation.embeddings import save_embeddings
@@ -33,7 +34,7 @@ from src.evaluation.representation import mean_prediction_loss, rankme, spread, 
 from src.losses.kinds import RegressionKind
 from src.metrics.ranking import auroc
 from src.randomness import derive_seed
-from src.transforms.preprocessing import Preprocessing
+from src.transforms.plain import AnyPreprocessing
 
 RANDOM = "random_init/"
 PROBE_L2 = 0.01
@@ -63,8 +64,8 @@ class Monitor:
     def __init__(
         self,
         experiment: ExperimentConfig,
-        training: ECGShards,
-        preprocessing: Preprocessing,
+        training: Shards,
+        preprocessing: AnyPreprocessing,
         ranks: Ranks,
         loss: RegressionKind | None = None,
         advice: str = "",
@@ -77,7 +78,7 @@ class Monitor:
         share = data.batch_size // ranks.world_size
         self._batch_size = min(share, data.micro_batch_size or share)
         held_out = config.split in training.index.splits and config.split != data.split
-        looked_at = ECGShards(data.root, config.split, data.leads, data.cache) if held_out else training
+        looked_at = open_shards(data, config.split) if held_out else training
         self.records = Records(looked_at, _some(looked_at, config.samples, seed), preprocessing, config.windows)
         self._fit = Records(training, _some(training, config.samples, seed), preprocessing, config.windows)
         self.note = (
@@ -167,7 +168,7 @@ def macro_auroc(scores_NK: NDArray[np.floating], labels_NK: NDArray[np.floating]
     return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
 
 
-def _some(shards: ECGShards, most: int, seed: int) -> NDArray[np.int64]:
+def _some(shards: Shards, most: int, seed: int) -> NDArray[np.int64]:
     """At most so many records of a split, chosen by the seed, in the split's order."""
     places = np.arange(min(most, len(shards)), dtype=np.int64)
     return np.sort(permute(derive_seed(seed, "evaluation"), len(shards), places))

@@ -10,17 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.ecg_shards import ECGShards
+from src.data.shards import Shards
+from src.transforms.plain import AnyPreprocessing
 
 Raw = Literal["amplitudes", "samples"]
 QUANTILES = (0.05, 0.95)
 
 
-def raw_features(shards: ECGShards, samples_N: NDArray[np.int64], kind: Raw) -> NDArray[np.float32]:
-    """Features [N, F] of whole records in mV: `amplitudes` (6 C of them) or every sample (C * T).
+def raw_features(
+    shards: Shards, samples_N: NDArray[np.int64], kind: Raw, preprocessing: AnyPreprocessing | None = None
+) -> NDArray[np.float32]:
+    """Features [N, F] of whole ECGs in mV: `amplitudes` (6 C of them) or every sample (C * T).
+
+    Of an image, video or CT volume they are all values of the one window that an encoder with this preprocessing sees.
 
     Raises:
-        ValueError: records of different length, which have no samples in common.
+        ValueError: records of different length, which have no samples in common; amplitudes of what is no ECG.
     """
+    if not isinstance(shards, ECGShards):
+        if kind == "amplitudes":
+            raise ValueError("rows.raw is amplitudes, which only ECGs have: set it to samples")
+        assert preprocessing is not None, "what is no ECG is not raw before it has a size"
+        windows = [preprocessing.windows_of(sample, 1)[0] for batch in shards.batches(samples_N) for sample in batch]
+        return np.stack([window.ravel() for window in windows])
     lengths = shards.lengths
     if kind == "samples" and lengths[0] != lengths[1]:
         raise ValueError(

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.ecg_shards import ECGShards
 from src.data.sample import Sample
+from src.data.shards import Shards
 from src.evaluation.linear import Task
 
 
@@ -33,7 +33,7 @@ class Target:
 class Cases:
     """The records of a split for which the target is known, in the split's order."""
 
-    shards: ECGShards
+    shards: Shards
     samples_N: NDArray[np.int64]
     keys: list[str]
     ids: list[str]
@@ -51,7 +51,7 @@ class Cases:
         return self.truth_NK.argmax(1) if task == "multiclass" else self.truth_NK
 
 
-def label_target(shards: ECGShards, patterns: Sequence[str] | None, task: Task | None) -> Target:
+def label_target(shards: Shards, patterns: Sequence[str] | None, task: Task | None) -> Target:
     """Labels of the index by name or pattern, in its order; a pattern behind `!` takes labels out again.
 
     Raises:
@@ -78,7 +78,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def column_target(shards: ECGShards, column: str, task: Task | None) -> Target:
+def column_target(shards: Shards, column: str, task: Task | None) -> Target:
     """A column of the metadata: its numbers, or its different words in the training records as classes.
 
     Raises:
@@ -100,7 +100,7 @@ def column_target(shards: ECGShards, column: str, task: Task | None) -> Target:
     return Target(task, classes, column)
 
 
-def read_cases(shards: ECGShards, target: Target, columns: Sequence[str]) -> Cases:
+def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
     """The records of a split for which the target is known.
 
     Raises:
@@ -135,7 +135,7 @@ def _what(target: Target) -> str:
     return target.column or "label"
 
 
-def _places(shards: ECGShards, target: Target) -> list[int]:
+def _places(shards: Shards, target: Target) -> list[int]:
     missing = [name for name in target.names if name not in shards.label_names]
     if missing:
         raise ValueError(

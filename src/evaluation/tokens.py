@@ -1,12 +1,13 @@
 """The tokens of records, embedded once and kept on disk while probes are trained on them.
 
 Nothing is augmented, so that the tokens of a record are the same in each epoch: to encode it every time would cost the
-forward 20 times over. They are kept in fp16 (10 bits of mantissa to bf16's 7, and what a norm gives out is far
-from 65,504), in files that are mapped: what fits into memory is read from there, what does not from the disk. All ranks
-read all of them, so that the folder must be one that they share.
+forward 20 times over. They are kept in fp16 (10 bits of mantissa to bf16's 7, and what a norm gives out is far from
+65,504), in files that are mapped: what fits into memory is read from there, what does not from the disk. All ranks read
+all of them, so that the folder must be one that they share.
 """
 
-# N records, V windows of a call, L tokens, D width, F features
+# N records, B records of a call, W windows of a record, V windows of all records of a call, C channels, L tokens,
+# D width, F features
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from src.data.sample import Sample
 from src.distributed.ranks import Ranks, gather_objects
-from src.evaluation.features import MOST_WINDOWS, Door, Pool, Records, average_windows, pool_tokens
+from src.evaluation.features import MOST_WINDOWS, Door, Pool, Records, at_once, average_windows, pool_tokens
 
 Half = NDArray[np.float16]
 BYTES = 2
@@ -73,18 +74,19 @@ def keep_tokens(
     with _file(path, ranks.rank).open("wb") as file:
         for start in range(0, len(share), batch_size):
             samples = records.shards.read(share[start : start + batch_size])
-            windows = [records.windows_of(sample) for sample in samples]
+            windows_BWC = [records.windows_of(sample) for sample in samples]
+            windows_VC = np.concatenate(windows_BWC)
             features, length = [], 0
-            for part_V in torch.from_numpy(np.concatenate(windows)).split(MOST_WINDOWS):
-                tokens_VLD = door({"ecg": part_V}, mode="embed")["tokens"]
+            for part_VC in torch.from_numpy(windows_VC).split(at_once(windows_VC[0].size, MOST_WINDOWS)):
+                tokens_VLD = door(records.batch(part_VC), mode="embed")["tokens"]
                 features.append(pool_tokens(tokens_VLD, pool).cpu().numpy())
                 _, length, width = tokens_VLD.shape
                 if file.tell() == 0:
-                    windows_of_all = sum(map(len, windows)) / len(windows) * len(records)
-                    require_room(path.parent, round(windows_of_all * length * width * BYTES), len(records))
+                    of_a_record = len(windows_VC) / len(samples) * length * width * BYTES
+                    require_room(path.parent, round(of_a_record * len(records)), len(records))
                 _halved(tokens_VLD, samples).tofile(file)
-            lengths += [len(of_one) * length for of_one in windows]
-            pooled.append(average_windows(np.concatenate(features), windows))
+            lengths += [len(windows_WC) * length for windows_WC in windows_BWC]
+            pooled.append(average_windows(np.concatenate(features), windows_BWC))
     shares = gather_objects((lengths, width, np.concatenate(pooled) if pooled else None))
     width, found = max(of_rank[1] for of_rank in shares), [of_rank[2] for of_rank in shares if of_rank[2] is not None]
     whole_NF = np.empty((len(records), found[0].shape[1]), np.float32)

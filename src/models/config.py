@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -15,6 +15,7 @@ ECG_SIZES = {
     "ecg_s": (384, 8, 6),
     "ecg_b": (768, 12, 12),
 }
+LEAD_SIZES = {name.replace("ecg", "ecg_lead"): size for name, size in ECG_SIZES.items()}
 # name: width, depth, heads, hidden width of the MLP. As timm's; giant and gigantic are those of Zhai et al. 2022
 # (arXiv 2106.04560).
 VISION_SIZES = {
@@ -36,6 +37,7 @@ RESNETS = {
     "xresnet1d_101": ((3, 4, 23, 3), (64, 64, 64, 64), 4),
 }
 PositionKind = Literal["sincos", "learned", "rope", "rope_vjepa2"]
+DropRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 FourSizes = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -83,6 +85,9 @@ class TransformerConfig(EncoderSection):
 
     drops_tokens = True
     knows_padding = True
+    channels_apart: ClassVar[bool] = False
+    """Whether a token is of one channel alone: then channels are the first axis of the grid, and a token looks only at
+    those that share its channel or its place in it."""
 
     width: PositiveInt | None = None
     depth: PositiveInt | None = None
@@ -93,10 +98,13 @@ class TransformerConfig(EncoderSection):
     the sine and cosine of two different angles."""
     registers: NonNegativeInt = 0
     """Learned tokens without a place that all others may write to (arXiv 2309.16588); no features are read off them."""
+    drop_path: DropRate = 0.0
+    """How often the last block leaves out its attention, and its MLP, for a sample in training (stochastic depth, arXiv
+    1603.09382); it rises linearly from 0 in the first block."""
 
     @property
     def patches(self) -> tuple[int, ...]:
-        """Size of a token's part of the input along each axis."""
+        """Size of a token's part of the input along each axis of the grid."""
         raise NotImplementedError
 
     @property
@@ -111,7 +119,12 @@ class TransformerConfig(EncoderSection):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        return tuple(side // patch for side, patch in zip(self.sides, self.patches, strict=True))
+        return self.grid_of(self.sides)
+
+    def grid_of(self, sides: tuple[int, ...]) -> tuple[int, ...]:
+        """Tokens along each axis of an input of another size; what makes no whole token is left over."""
+        whole = (self.channels, *sides) if self.channels_apart else sides
+        return tuple(side // patch for side, patch in zip(whole, self.patches, strict=True))
 
     @property
     def token_width(self) -> int:
@@ -122,7 +135,7 @@ class TransformerConfig(EncoderSection):
         width, _, heads = self.size
         if width % heads or width % 2:
             raise ValueError(f"width {width} must be even and divisible by heads {heads}")
-        axes = len(self.sides)
+        axes = len(self.patches)
         if self.positions.startswith("rope") and width // heads < 2 * axes:
             raise ValueError(
                 f"positions: {self.positions} turns pairs of a head's numbers on each of {axes} axes, but a head is "
@@ -131,11 +144,9 @@ class TransformerConfig(EncoderSection):
         return self
 
 
-class EncoderConfig(TransformerConfig):
-    """A vision transformer over lead-patches: one token is all leads x `patch` samples."""
+class ECGTransformerConfig(TransformerConfig):
+    """What transformers over the leads of an ECG may be told."""
 
-    name: Literal["ecg_tiny", "ecg_xs", "ecg_s", "ecg_b"]
-    """Size; width, depth and heads below override parts of it."""
     leads: PositiveInt = 12
     """Leads of the input; data.leads names them."""
     length: PositiveInt
@@ -155,12 +166,7 @@ class EncoderConfig(TransformerConfig):
 
     @property
     def patches(self) -> tuple[int, ...]:
-        return (self.patch,)
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        width, depth, heads = ECG_SIZES[self.name]
-        return self.width or width, self.depth or depth, self.heads or heads
+        return (1, self.patch) if self.channels_apart else (self.patch,)
 
     @property
     def mlp_width(self) -> int:
@@ -171,6 +177,32 @@ class EncoderConfig(TransformerConfig):
         if self.length % self.patch:
             raise ValueError(f"patch {self.patch} does not divide length {self.length}")
         return self
+
+
+class EncoderConfig(ECGTransformerConfig):
+    """A vision transformer over lead-patches: one token is all leads x `patch` samples."""
+
+    name: Literal["ecg_tiny", "ecg_xs", "ecg_s", "ecg_b"]
+    """Size; width, depth and heads override parts of it."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        width, depth, heads = ECG_SIZES[self.name]
+        return self.width or width, self.depth or depth, self.heads or heads
+
+
+class LeadEncoderConfig(ECGTransformerConfig):
+    """A vision transformer over leads x time: one token is one lead x `patch` samples (Kim, arXiv 2410.08559)."""
+
+    channels_apart = True
+
+    name: Literal["ecg_lead_tiny", "ecg_lead_xs", "ecg_lead_s", "ecg_lead_b"]
+    """Size; width, depth and heads override parts of it."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        width, depth, heads = LEAD_SIZES[self.name]
+        return self.width or width, self.depth or depth, self.heads or heads
 
 
 class VisionEncoderConfig(TransformerConfig):
@@ -319,6 +351,9 @@ class PredictorConfig(Section):
     """Learned tokens that stand for what is hidden, one for each kind of mask."""
     zero_mask_tokens: bool = False
     """Whether they begin at zero, as V-JEPA's; else with a standard deviation of 0.02."""
+    per_lead: bool = False
+    """Predict each lead from the context of that lead alone, as Kim (arXiv 2410.08559); for encoders whose tokens are
+    of one lead, ecg_lead_*."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

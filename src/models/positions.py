@@ -21,6 +21,17 @@ def coordinates(grid: tuple[int, ...]) -> Tensor:
     return torch.stack([axis.reshape(-1) for axis in axes], dim=1)
 
 
+def corner(part: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:
+    """Row-major numbers [L] in a grid of the tokens of a part of it that has the same first token."""
+    return torch.arange(math.prod(grid)).view(grid)[tuple(slice(side) for side in part)].flatten()
+
+
+def in_line(index_BK: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Which tokens of a grid share a coordinate, [B, K, K]: on two axes those of one row or one column."""
+    lines = [axis_BK.unsqueeze(2) == axis_BK.unsqueeze(1) for axis_BK in torch.unravel_index(index_BK, grid)]
+    return torch.stack(lines).any(0)
+
+
 def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
     """Positions [L, width] of a grid's tokens in row-major order, float32.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -18,16 +20,29 @@ class Predictor(nn.Module):
     Each target block is predicted by itself: blocks never see one another's mask tokens. V-JEPA (arXiv 2404.08471)
     predicts the union of its blocks at once: one target that holds them all, and a mask token of its own for each kind
     of mask. Positions are of the kind that the encoder has.
+
+    `per_lead`, as Kim (arXiv 2410.08559): tokens of one lead see those of no other, and know their time but not their
+    lead, of which the context's features tell. The leads' counts need not be equal.
     """
 
     def __init__(
         self, config: PredictorConfig, encoder_width: int, grid: tuple[int, ...], positions: PositionKind = "sincos"
     ) -> None:
+        """
+        Raises:
+            ValueError: per_lead, with tokens that are not of one lead.
+        """
         super().__init__()
         self.config = config
+        if config.per_lead and len(grid) < 2:
+            raise ValueError(
+                "model.predictor.per_lead needs an encoder whose tokens are of one lead each: set model.encoder.name "
+                "to one of ecg_lead_*, or leave per_lead out"
+            )
+        self.grid = grid[1:] if config.per_lead else grid
         self.predictor_embed = nn.Linear(encoder_width, config.width)
         self.mask_tokens = nn.ParameterList(torch.zeros(1, 1, config.width) for _ in range(config.mask_tokens))
-        self.places = Places(positions, grid, config.width, config.heads)
+        self.places = Places(positions, self.grid, config.width, config.heads)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, 4 * config.width) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.predictor_proj = nn.Linear(config.width, encoder_width)
@@ -48,8 +63,12 @@ class Predictor(nn.Module):
         queries_BMTP = self.mask_tokens[kind].to(context_BMKP.dtype).unsqueeze(0).expand(B, M, T, -1)
         tokens = torch.cat([context_BMKP, queries_BMTP], dim=2).flatten(0, 1)
         index = torch.cat([context_BK.unsqueeze(1).expand(B, M, K), targets_BMT], dim=2).flatten(0, 1)
+        seen = None
+        if self.config.per_lead:
+            lead, index = index // math.prod(self.grid), index % math.prod(self.grid)
+            seen = lead.unsqueeze(2) == lead.unsqueeze(1)
         tokens, turns = self.places(tokens, index)
         for block in self.blocks:
-            tokens = block(tokens, turns)
+            tokens = block(tokens, turns, seen)
         predicted = self.predictor_proj(self.norm(tokens[:, K:]))
         return predicted.view(B, M, T, -1)

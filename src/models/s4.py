@@ -35,7 +35,7 @@ class StateSpace(nn.Module):
         self.frequency = nn.Parameter(math.pi * torch.arange(N, dtype=torch.float32).repeat(width))
         low, high = (math.log(step) for step in STEPS)
         self.log_step = nn.Parameter(torch.empty(width).uniform_(low, high))
-        self.readout = nn.Parameter(math.sqrt(0.5) * torch.randn(2 if bidirectional else 1, width, N, 2))
+        self.readout = nn.Parameter(math.sqrt(0.5) * torch.randn(width, 2 if bidirectional else 1, N, 2))
         self.skip = nn.Parameter(torch.randn(width))
 
     def poles(self) -> Tensor:
@@ -56,7 +56,7 @@ class StateSpace(nn.Module):
         log_DN, taken_DN = self.discrete()
         lags_L = torch.arange(length, device=log_DN.device, dtype=log_DN.real.dtype)
         powers_DNL = torch.exp(log_DN.unsqueeze(-1) * lags_L)
-        weights_DWN = (torch.view_as_complex(_wide(self.readout)) * taken_DN).transpose(0, 1)
+        weights_DWN = torch.view_as_complex(_wide(self.readout)) * taken_DN.unsqueeze(1)
         return 2 * (weights_DWN @ powers_DNL).real.transpose(0, 1)
 
     def forward(self, u_BDL: Tensor) -> Tensor:

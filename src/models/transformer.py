@@ -16,8 +16,8 @@ from src.models.positions import rotate
 class Attention(nn.Module):
     """Multi-head self-attention on PyTorch's fused kernels.
 
-    `turns` [B or 1, L, 2, d] turns queries and keys (rotary positions); tokens where `keep` [B, L] is False are not
-    looked at.
+    `turns` [B or 1, L, 2, d] turns queries and keys (rotary positions). Tokens where `keep` [B, L] is False are not
+    looked at; [B or 1, L, L] tells it for each token that looks.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -31,7 +31,9 @@ class Attention(nn.Module):
         q, k, v = self.qkv(tokens_BLD).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         if turns is not None:
             q, k = rotate(q, turns), rotate(k, turns)
-        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
+        if keep is not None:
+            keep = keep[:, None, None] if keep.ndim == 2 else keep[:, None]
+        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, keep)
         return self.proj(mixed_BHLd.transpose(1, 2).reshape(B, L, D))
 
 
@@ -46,18 +48,33 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
 
-    def __init__(self, width: int, heads: int, mlp_width: int) -> None:
+    `branches` [B, 2] says for which samples attention and MLP are kept, of which each is left out at the rate `drop`;
+    what is kept is as much larger, so that the mean stays. Without it both are kept as they are.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_width: int, drop: float = 0.0) -> None:
         super().__init__()
+        self.drop = drop
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, mlp_width)
 
-    def forward(self, tokens_BLD: Tensor, turns: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
-        tokens_BLD = tokens_BLD + self.attn(self.norm1(tokens_BLD), turns, keep)
-        return tokens_BLD + self.mlp(self.norm2(tokens_BLD))
+    def forward(
+        self,
+        tokens_BLD: Tensor,
+        turns: Tensor | None = None,
+        keep: Tensor | None = None,
+        branches: Tensor | None = None,
+    ) -> Tensor:
+        attention, mlp = (None, None) if branches is None else branches.unbind(1)
+        tokens_BLD = tokens_BLD + self._kept(self.attn(self.norm1(tokens_BLD), turns, keep), attention)
+        return tokens_BLD + self._kept(self.mlp(self.norm2(tokens_BLD)), mlp)
+
+    def _kept(self, change_BLD: Tensor, kept_B: Tensor | None) -> Tensor:
+        return change_BLD if kept_B is None else change_BLD * kept_B[:, None, None] / (1.0 - self.drop)
 
 
 def initialize(module: nn.Module, std: float = 0.02) -> None:

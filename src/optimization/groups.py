@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Size, nn
 
 from src.config.optimization import NetworkRates
 
@@ -22,12 +22,23 @@ class Group:
     """Times the run's weight decay; 0 for those that never decay."""
 
 
+def decays(name: str, shape: Size) -> bool:
+    """Whether weight decay pulls a parameter to zero, by its name and its whole shape: it does so to a layer's matrix.
+
+    A bias, a norm or a learned scalar is 1-D. A token, a query or a table of positions is added to tokens and weighs
+    them with nothing: a parameter with room for a batch, [1, ..., D], that is not the `weight` of a layer, or by its
+    name a bias or positions, as Swin's tables and the embeddings of transformers are.
+    """
+    layer, own = ["", *name.split(".")][-2:]
+    token = shape[:1] == (1,) and own != "weight"
+    added = any(word in part for word in ("bias", "position") for part in (layer, own))
+    return len(shape) > 1 and not token and not added
+
+
 def parameter_groups(objective: nn.Module, rates: Mapping[str, NetworkRates] | None = None) -> list[Group]:
     """Two groups for each child network with trainable parameters: matrices, and the rest, which never decays.
 
-    Decided by shape, so it must run before an engine shards the parameters. A bias, a norm or a learned scalar is 1-D
-    and does not decay; neither does a token [1, 1, D], which is a vector with room for a batch. `rates` are
-    `optimization.networks`.
+    Decided by shape, so it must run before an engine shards the parameters. `rates` are `optimization.networks`.
 
     Raises:
         ValueError: rates for a network that the objective does not train; names those that it does.
@@ -36,9 +47,7 @@ def parameter_groups(objective: nn.Module, rates: Mapping[str, NetworkRates] | N
     members: dict[tuple[str, bool], list[str]] = {}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
-            token = parameter.ndim > 2 and all(side == 1 for side in parameter.shape[:-1])
-            decays = parameter.ndim > 1 and not token
-            members.setdefault((name.split(".", 1)[0], decays), []).append(name)
+            members.setdefault((name.split(".", 1)[0], decays(name, parameter.shape)), []).append(name)
     networks = {network for network, _ in members}
     for network in rates:
         if network not in networks:
@@ -47,8 +56,8 @@ def parameter_groups(objective: nn.Module, rates: Mapping[str, NetworkRates] | N
                 f"{', '.join(sorted(networks))}"
             )
     groups = []
-    for (network, decays), names in sorted(members.items(), key=lambda item: (item[0][0], not item[0][1])):
+    for (network, matrices), names in sorted(members.items(), key=lambda item: (item[0][0], not item[0][1])):
         own = rates.get(network, NetworkRates())
-        name = network if decays else f"{network}_no_decay"
-        groups.append(Group(name, tuple(names), own.lr, own.weight_decay if decays else 0.0))
+        name = network if matrices else f"{network}_no_decay"
+        groups.append(Group(name, tuple(names), own.lr, own.weight_decay if matrices else 0.0))
     return groups

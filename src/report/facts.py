@@ -14,7 +14,8 @@ import numpy as np
 from src.config.yaml_text import dump_yaml
 from src.data.load_index import load_index
 from src.data.modalities.ecg import ECGIndex
-from src.models.config import EncoderConfig
+from src.models.any_config import read_encoder_section
+from src.models.config import TransformerConfig
 from src.report.read import Attempt, RunData, last_part, lookup, shareable
 
 ABSENT = "\N{EN DASH}"
@@ -90,7 +91,7 @@ def _data(config: Mapping[str, Any]) -> str:
     tests = lookup(config, "data", "tests")
     if isinstance(tests, dict):
         words.append(f"tested on {', '.join(tests)}")
-    if isinstance(leads, list):
+    if isinstance(leads, list) and lookup(config, "data", "transform", "modality") in (None, "ecg"):
         words.append(f"{len(leads)} {'lead' if len(leads) == 1 else 'leads'}")
     return ", ".join(words)
 
@@ -114,15 +115,17 @@ def _encoder(run: RunData) -> str:
     if not isinstance(section, dict):
         return ""
     try:
-        encoder = EncoderConfig.model_validate_json(json.dumps(section))
+        encoder = read_encoder_section(json.dumps(section))
+        grid = " x ".join(map(str, encoder.grid))
     except ValueError:
         return str(section.get("name", ""))
-    width, depth, heads = encoder.size
     weights = "" if run.parameters is None else f"{millions(run.parameters)} parameters, "
-    return (
-        f"{encoder.name}: {weights}width {width}, depth {depth}, {heads} heads, {encoder.grid[0]} tokens of "
-        f"{encoder.patch} samples"
-    )
+    if not isinstance(encoder, TransformerConfig):
+        return f"{section['name']}: {weights}{grid} tokens of width {encoder.token_width}"
+    width, depth, heads = encoder.size
+    unit = "samples" if len(encoder.sides) == 1 else "pixels" if len(encoder.sides) == 2 else "voxels"
+    patch = " x ".join(map(str, encoder.patches))
+    return f"{section['name']}: {weights}width {width}, depth {depth}, {heads} heads, {grid} tokens of {patch} {unit}"
 
 
 def millions(count: int) -> str:

@@ -7,7 +7,8 @@ Training does the same to each crop (src/transforms/ecg.py); encoder/preprocessi
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from src.config.section import Section
 class Preprocessing(Section):
     """How an encoder wants its ECGs."""
 
+    modality: Literal["ecg"] = "ecg"
     leads: tuple[str, ...]
     """Names of the leads, in order."""
     sampling_rate: PositiveFloat
@@ -69,6 +71,10 @@ class Preprocessing(Section):
         windows_WCL = self.windows(ecg_CT, count, name)
         self.standardize(windows_WCL, np.broadcast_to(keep_C, windows_WCL.shape[:2]))
         return windows_WCL
+
+    def windows_of(self, sample: Mapping[str, Any], count: int | None) -> NDArray[np.float32]:
+        """The windows [W, C, L] of a sample out of shards, as `prepare`."""
+        return self.prepare(sample["ecg"], sample["lead_keep"], count, f"sample {sample['key']}")
 
     def standardize(self, ecg_BCT: NDArray[np.float32], keep_BC: NDArray[np.bool_]) -> None:
         """Normalise and clip in place; a lead without a signal (keep False) is zero."""

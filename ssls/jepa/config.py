@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from src.config.experiment import ExperimentConfig
+from src.config.inputs import check_input, check_one_each
 from src.config.section import Probability, Section
 from src.losses.kinds import RegressionKind
 from src.masks.config import MaskConfig
-from src.models.config import EncoderConfig, PredictorConfig
+from src.models.backbone_config import BackboneConfig
+from src.models.config import EncoderConfig, PredictorConfig, S4Config, VisionEncoderConfig
 
 
 class TeacherConfig(Section):
@@ -25,7 +27,8 @@ class TeacherConfig(Section):
 class ModelConfig(Section):
     """Encoder, its teacher, and the predictor."""
 
-    encoder: EncoderConfig
+    encoder: Annotated[EncoderConfig | VisionEncoderConfig | S4Config | BackboneConfig, Field(discriminator="name")]
+    """None whose features depend on the other samples of a batch, as BatchNorm's do."""
     predictor: PredictorConfig = PredictorConfig()
     teacher: TeacherConfig = TeacherConfig()
 
@@ -47,11 +50,9 @@ class Config(ExperimentConfig):
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")
-    def _leads_agree(self) -> Self:
-        if len(self.data.leads) != self.model.encoder.leads:
-            raise ValueError(
-                f"model.encoder.leads is {self.model.encoder.leads}, but data.leads names {len(self.data.leads)} leads"
-            )
+    def _one_input_that_fits(self) -> Self:
+        check_one_each(self.data)
+        check_input(self.data, self.model.encoder)
         return self
 
     @model_validator(mode="after")
@@ -61,14 +62,5 @@ class Config(ExperimentConfig):
             raise ValueError(
                 f"model.predictor.mask_tokens is {tokens}, but mask and more_masks are {kinds} kinds of masks: set it "
                 f"to {kinds}, or to 1, which they share"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if self.data.transform.lengths is not None or self.data.transform.short == "pad":
-            raise ValueError(
-                "data.transform.lengths and data.transform.short: pad are not for JEPA, whose encoder has one length, "
-                "model.encoder.length: leave both out"
             )
         return self

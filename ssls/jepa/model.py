@@ -6,6 +6,7 @@ Assran et al. 2023 (I-JEPA, arXiv 2301.08243); on ECG: Weimann & Conrad 2024 (ar
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from src.losses.regression import feature_regression
 from src.models.build import build_encoder
+from src.models.config import TransformerConfig
 from src.models.predictor import Predictor
 from src.models.vit import gather_tokens
 from ssls.jepa.config import LossConfig, ModelConfig
 
-# B batch, C leads, T samples, L tokens, K context tokens, M target blocks, N tokens of a block, D width
+# B batch, C channels, L tokens, K context tokens, M target blocks, N tokens of a block, D width
 
 
 class MaskNames(NamedTuple):
@@ -39,15 +41,16 @@ def mask_names(kinds: int) -> list[MaskNames]:
 class JEPA(nn.Module):
     """Student encoder, EMA teacher and predictor; everything that a checkpoint holds."""
 
-    def __init__(self, model: ModelConfig, loss: LossConfig, kinds: int = 1) -> None:
-        """`kinds` of masks, each with a context and targets of its own in the batch."""
+    def __init__(self, model: ModelConfig, loss: LossConfig, kinds: int = 1, modality: str = "ecg") -> None:
+        """`kinds` of masks, each with a context and targets of its own in the batch beside the input `modality`."""
         super().__init__()
-        self.loss = loss
+        self.loss, self.modality = loss, modality
         self.names = mask_names(kinds)
         self.coefficients = {name.loss: 1.0 / kinds for name in self.names}
         self.student = build_encoder(model.encoder)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid, model.encoder.positions)
+        positions = model.encoder.positions if isinstance(model.encoder, TransformerConfig) else "sincos"
+        self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid, positions)
 
     def forward(self, batch: dict[str, Tensor], mode: str = "train") -> dict[str, Tensor]:
         """The one door: `train` gives sums of losses; `embed` the teacher's `tokens` and, from them, `targets`.
@@ -58,7 +61,7 @@ class JEPA(nn.Module):
             return self.prediction_losses(batch)
         assert mode == "embed", mode
         with torch.no_grad():
-            tokens_BLD = self.teacher(batch["ecg"])
+            tokens_BLD = self.teacher(batch[self.modality])
             return {"tokens": tokens_BLD, "targets": as_targets(tokens_BLD)}
 
     def weights(self, batch: dict[str, Tensor]) -> dict[str, float]:
@@ -72,15 +75,32 @@ class JEPA(nn.Module):
         for kind, name in enumerate(self.names):
             context_BK, targets_BMN = batch[name.context], batch[name.targets]
             token = kind if len(self.predictor.mask_tokens) > 1 else 0
-            predicted_BMND = self.predictor(self.student(batch["ecg"], context_BK), context_BK, targets_BMN, token)
+            seen_BKD = self.see(batch[self.modality], context_BK)
+            predicted_BMND = self.predictor(seen_BKD, context_BK, targets_BMN, token)
             wanted_BMND = gather_tokens(wanted_BLD, targets_BMN.flatten(1)).view_as(predicted_BMND)
             sums[name.loss] = feature_regression(predicted_BMND, wanted_BMND, self.loss.kind).sum()
         return sums
 
+    def see(self, signal: Tensor, context_BK: Tensor) -> Tensor:
+        """The student's features [B, K, D] of the context; what it can't leave out is zero in the signal it sees."""
+        if self.student.config.drops_tokens:
+            return self.student(signal, context_BK)
+        return gather_tokens(self.student(hide(signal, context_BK, self.student.config.grid)), context_BK)
+
     @torch.no_grad()
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Features [B, L, D]: the teacher sees every token, each is layer-normalised without parameters."""
-        return as_targets(self.teacher(batch["ecg"]))
+        return as_targets(self.teacher(batch[self.modality]))
+
+
+def hide(signal: Tensor, context_BK: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """The signal [B, C, *sides] with zeros in the parts of all tokens but the context's; the last may be cut short."""
+    B, L = len(context_BK), math.prod(grid)
+    seen_BL = torch.zeros(B, L, dtype=signal.dtype, device=signal.device).scatter(1, context_BK, 1.0)
+    seen = seen_BL.view(B, 1, *grid)
+    for axis, (side, tokens) in enumerate(zip(signal.shape[2:], grid, strict=True), 2):
+        seen = seen.repeat_interleave(-(-side // tokens), axis).narrow(axis, 0, side)
+    return signal * seen
 
 
 def as_targets(tokens_BLD: Tensor) -> Tensor:

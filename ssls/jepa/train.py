@@ -1,23 +1,22 @@
-"""JEPA pre-training on ECGs, from top to bottom."""
+"""JEPA pre-training on ECGs, images, videos or CT volumes, from top to bottom."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from src.data.batches.ecg import ECGBatch
-from src.data.ecg_shards import ECGShards, ecg_sources
-from src.data.loader import Batch, Loader
+from src.data.inputs import InputBatch, open_shards, preprocessing_of, sources_of
+from src.data.loader import Batch, Loader, Prepared
 from src.data.sample import Sample
-from src.data.synthetic import make_synthetic
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
 from src.masks.sampler import MaskSampler
 from src.optimization.schedules import linear
 from src.randomness import Streams, derive_seed
 from src.run.training import TrainingRun
+from src.transforms.plain import AnyPreprocessing
 from ssls.jepa.config import Config
 from ssls.jepa.model import JEPA, mask_names
 
@@ -28,20 +27,22 @@ ADVICE = (
 
 
 class Collate:
-    """Samples to a batch: ecg [B, C, T], and for each kind of mask its context [B, K] and targets [B, M, N], token
-    indices both."""
+    """Samples to a batch: the input [B, C, *sides] by the name of its modality, and for each kind of mask its context
+    [B, K] and targets [B, M, N], token indices both."""
 
-    def __init__(self, config: Config, shards: ECGShards) -> None:
-        self.preprocessing = shards.preprocessing(config.data.transform, config.model.encoder.length)
-        self.ecg = ECGBatch(config.data.transform, self.preprocessing, config.seed)
+    def __init__(self, config: Config, preprocessing: AnyPreprocessing) -> None:
+        self.input = InputBatch(config.data, preprocessing, config.seed)
         kinds = (config.mask, *config.more_masks)
         seeds = [config.seed, *(derive_seed(config.seed, f"mask {kind}") for kind in range(1, len(kinds)))]
         grid = config.model.encoder.grid
         self.masks = [MaskSampler(kind, grid, seed) for kind, seed in zip(kinds, seeds, strict=True)]
         self.names = mask_names(len(kinds))
 
-    def __call__(self, step: int, samples: Sequence[Sample], streams: Streams) -> Batch:
-        batch = {"ecg": self.ecg(step, samples, streams)["ecg"]}
+    def prepare(self, sample: Sample, streams: Streams) -> Prepared:
+        return self.input.prepare(sample, streams)
+
+    def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
+        batch = self.input(step, samples, streams)
         for kind, (name, sampler) in enumerate(zip(self.names, self.masks, strict=True)):
             masks = sampler(step, streams.fork("mask" if kind == 0 else f"mask {kind}"))
             batch[name.context] = torch.from_numpy(masks.context_BK)
@@ -51,15 +52,13 @@ class Collate:
 
 def main(config: Config, run: TrainingRun) -> None:
     """Train, and export the teacher."""
-    if config.data.synthetic is not None:
-        make_synthetic(Path(config.data.root), config.data.synthetic, config.data.leads)
     data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
-    shards = ECGShards(data.root, data.split, data.leads, data.cache)
-    collate = Collate(config, shards)
-    loader = Loader(data, ecg_sources(data, shards), collate, run.ranks, config.seed)
-    part = EncoderPart("teacher", encoder, collate.preprocessing)
-    engine = run.engine(JEPA(config.model, config.loss, 1 + len(config.more_masks)), loader, part)
-    monitor = Monitor(config, shards, collate.preprocessing, run.ranks, config.loss.kind, ADVICE)
+    shards = open_shards(data)
+    preprocessing = preprocessing_of(data, shards, encoder)
+    loader = Loader(data, sources_of(data, shards), Collate(config, preprocessing), run.ranks, config.seed)
+    model = JEPA(config.model, config.loss, 1 + len(config.more_masks), data.transform.modality)
+    engine = run.engine(model, loader, EncoderPart("teacher", encoder, preprocessing))
+    monitor = Monitor(config, shards, preprocessing, run.ranks, config.loss.kind, ADVICE)
     momentum = linear(teacher.momentum, teacher.final_momentum, run.total_steps)
     for step, batch in run.steps(engine, loader, monitor):
         losses = engine.forward_backward(step, batch)

@@ -1,4 +1,4 @@
-"""A probe's encoder as a module with the one door; its heads are solved, not trained (src/evaluation/linear.py)."""
+"""A probe's encoder as a module with the one door; its heads see no more of it than its tokens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class Frozen(nn.Module):
         self.encoder = encoder
 
     def forward(self, batch: dict[str, Tensor], mode: str = "embed") -> dict[str, Tensor]:
-        """The one door: `embed` gives the tokens [B, L, D] of windows `ecg` [B, C, T]."""
+        """The one door: `embed` gives the tokens [B, L, D] of windows [B, C, *sides] by their modality."""
         assert mode == "embed", mode
-        return {"tokens": self.encoder(batch["ecg"])}
+        return {"tokens": self.encoder(batch[self.encoder.preprocessing.modality])}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.ecg_shards import ECGShards
+from src.data.inputs import shards_for
 from src.distributed.ranks import barrier, broadcast_object
 from src.engines.frozen import FrozenEngine
 from src.evaluation.encoder import Encoder, load_encoder, random_encoder
@@ -57,7 +57,7 @@ def main(config: Config, run: Run) -> None:
 
 def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases]]:
     """The task, and the records of each split: train, validation (if there is one) and the test sets by name."""
-    data, leads = config.data, encoder.preprocessing.leads
+    data = config.data
     places = {"train": (data.root, data.train)}
     if data.validation is not None:
         places["validation"] = (data.root, data.validation)
@@ -65,14 +65,8 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
         if name in HELD:
             raise ValueError(f"data.tests: a test set can't be called {name}; give it another name")
         places[name] = (test.root or data.root, test.split)
-    shards = {name: ECGShards(root, split, leads, data.cache) for name, (root, split) in places.items()}
-    for of_split in shards.values():
-        if of_split.sampling_rate != encoder.preprocessing.sampling_rate:
-            raise ValueError(
-                f"{of_split.root} holds ECGs at {of_split.sampling_rate:g} Hz, but the encoder was trained at "
-                f"{encoder.preprocessing.sampling_rate:g} Hz: build the shards with --sampling-rate "
-                f"{encoder.preprocessing.sampling_rate:g}"
-            )
+    wants = encoder.preprocessing
+    shards = {name: shards_for(wants, root, split, data.cache) for name, (root, split) in places.items()}
     wanted: Task | None = None if config.target.task == "auto" else config.target.task
     if config.target.column is None:
         target = label_target(shards["train"], config.target.labels, wanted)
@@ -138,8 +132,8 @@ def embed_all(
     if config.head.kind == "attentive" and config.rows.linear:
         found["linear"] = found["pretrained"]
     if config.rows.raw is not None and run.ranks.first:
-        kind = config.rows.raw
-        found["raw"] = [{name: raw_features(of.shards, of.samples_N, kind) for name, of in cases.items()}]
+        kind, wants = config.rows.raw, encoders[0].preprocessing
+        found["raw"] = [{name: raw_features(of.shards, of.samples_N, kind, wants) for name, of in cases.items()}]
     return found, fitted
 
 

@@ -10,11 +10,13 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
+import yaml
 
 from src.config import ExperimentConfig, RunConfig, Section, load_config
 from src.config.data import STANDARD_LEADS
@@ -31,8 +33,10 @@ ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimiza
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
+PROPERTIES = property, cached_property
+
 SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]
-# Settings over configs/<objective>/*debug.yaml, and whether it is a --check; later ones may use earlier ones.
+# Settings over configs/<objective>/ecg_debug.yaml, and whether it is a --check; later ones may use earlier ones.
 AUGMENTED = [f"data.transform.{name}.probability=1" for name in AUGMENTATIONS]
 SAVING = ["checkpoint.every=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2"]
 MIXED = ["data.mixture.other.root={trained}/shards", "data.mixture.other.weight=2", "data.weight=2"]
@@ -53,6 +57,22 @@ MASKED = {
     "complement": ([*SHORT, "mask.style=complement", "mask.targets=3", "loss.kind=l1"], True),
     "legacy": ([*SHORT, "mask.style=legacy_ijepa", "mask.legacy_batch=16"], True),
 }
+# Over the debug configs of other modalities.
+ALWAYS = "data.transform.{}.probability=1"
+SPACE = ("resized_crop", "flip_horizontal", "flip_vertical", "blur")
+COLORS = ("color_jitter", "grayscale", "solarize")
+VALUES = ("randaugment", "gamma", "contrast", "brightness", "speckle", "noise")
+BODIES = ("rotation", "scale", "translation", "flip_depth", "flip_height", "flip_width", "attenuation", "noise")
+IN_COLORS = ["data.transform.channels=3", "data.transform.mean=[0.5,0.5,0.5]", "data.transform.std=[0.2,0.2,0.2]"]
+RANDAUGMENT = ["data.transform.randaugment.operations=[rotate]"]
+TRAINED = ([*SHORT, "evaluation.every=2"], False)
+HIT = {
+    "image_debug": [*IN_COLORS, "model.encoder.colors=3", *map(ALWAYS.format, SPACE + COLORS)],
+    "video_debug": [*RANDAUGMENT, *map(ALWAYS.format, SPACE + VALUES)],
+    "ct_debug": [*map(ALWAYS.format, ("window_jitter", *BODIES))],
+}
+OTHERS = {stem: {"trained": TRAINED, "hit": ([*SHORT, *hit], True)} for stem, hit in HIT.items()}
+S4 = {"name": "s4", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1}
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
 PROBES = {
     "remote": (["data.root={address}", *CACHED], False),
@@ -71,7 +91,7 @@ def user_of(section: Section, frame: FrameType | None) -> str:
     """The file that reads a field: behind a property of the section it is the file that asked for the property."""
     while frame is not None:
         file, function = frame.f_code.co_filename, frame.f_code.co_name
-        if file.endswith(DECLARATIONS) and not isinstance(getattr(type(section), function, None), property):
+        if file.endswith(DECLARATIONS) and not isinstance(getattr(type(section), function, None), PROPERTIES):
             return ""
         if not file.endswith(DECLARATIONS) and file != __file__:
             return file
@@ -105,18 +125,40 @@ def experiment(config: RunConfig, check: bool) -> None:
 
 def main(output: Path, folder: Path) -> None:
     trained = folder / "jepa" / "ecg_debug"
+    others = write_other_encoders(folder)
     configs = sorted((ROOT / "configs").glob("*/*debug.yaml"), key=lambda path: not trains(path))
     with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
             masked = MASKED if "mask" in schema_of(path.parent.name).model_fields else {}
-            for name, (settings, check) in (EXPERIMENTS | masked if trains(path) else PROBES).items():
-                places = [f"logging.folder={root / name}", f"data.root={trained / 'shards'}"]
+            experiments = OTHERS.get(path.stem, EXPERIMENTS | masked) if trains(path) else PROBES
+            for name, (settings, check) in experiments.items():
+                shards = (root if path.stem in OTHERS else trained) / "shards"
+                places = [f"logging.folder={root / name}", f"data.root={shards}"]
                 given = [word.format(folder=root, trained=trained, address=server.address) for word in settings]
                 given += [] if trains(path) else [f"init_from={trained / 'saving'}"]
                 experiment(load_config(path, [*places, *given], schema_of), check)
             write_scores(trained)
+        for number, path in enumerate(others):
+            places = [f"logging.folder={folder / str(number)}", f"data.root={folder / path.stem}"]
+            experiment(load_config(path, [*SHORT, *places], schema_of), True)
     output.write_text(json.dumps(sorted(reads)))
+
+
+def write_other_encoders(folder: Path) -> list[Path]:
+    """Configs of encoders that are no ViT of ours."""
+    from transformers import ViTConfig, ViTModel
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**small, image_size=32, patch_size=4, num_channels=1)).save_pretrained(folder / "vit")
+    backbone = {"name": "transformers", "folder": str(folder / "vit"), "input": [32, 32]}
+    found = []
+    for stem, encoder in (("ecg_debug", S4), ("image_debug", backbone)):
+        config = yaml.safe_load((ROOT / "configs" / "jepa" / f"{stem}.yaml").read_text())
+        config["model"]["encoder"] = encoder
+        found.append(folder / f"{encoder['name']}.yaml")
+        found[-1].write_text(yaml.safe_dump(config))
+    return found
 
 
 def trains(path: Path) -> bool:

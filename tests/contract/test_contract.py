@@ -7,8 +7,20 @@ import pytest
 from tools.contract import COLUMNS, HEAD, cells, trainings
 
 pytestmark = pytest.mark.distributed
+SEVERAL = ("ddp", "fsdp", "zero3")
+"""Engines that every modality is tried on; docs/matrix.md has the others, and `-m slow`."""
+
+
+def marks(name, cell):
+    """One modality of an objective is tried with all that there is, which is the same code for the others."""
+    seldom = not name.endswith("-ecg") and (cell.column not in SEVERAL or cell.row.startswith(("1", "4")))
+    return pytest.mark.slow if seldom else ()
+
+
 PROMISES = [
-    pytest.param(name, cell.row, cell.column, id=f"{name}-{cell.column}-{cell.row.replace(' ', '_')}")
+    pytest.param(
+        name, cell.row, cell.column, id=f"{name}-{cell.column}-{cell.row.replace(' ', '_')}", marks=marks(name, cell)
+    )
     for name, config in trainings().items()
     for cell in cells(config, Path())
 ]

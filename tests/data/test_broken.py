@@ -10,8 +10,9 @@ import torch
 
 from src.config.data import DataConfig
 from src.data.broken import Broken, BrokenSamples
-from src.data.ecg_shards import ECGShards, ecg_sources
+from src.data.ecg_shards import ECGShards
 from src.data.index import open_table, table_path
+from src.data.inputs import sources_of
 from src.data.loader import Loader
 from src.data.order import Order
 from src.data.shards import Shards
@@ -333,7 +334,7 @@ def test_a_group_or_a_source_without_a_good_sample_ends_the_run_at_once(tmp_path
         {"root": "unused", "batch_size": BATCH, "leads": LEADS, "mixture": {"one": {"root": str(tmp_path / "one")}}},
         strict=False,
     )
-    sources = ecg_sources(config, ECGShards(tmp_path / "many", "train", LEADS))
+    sources = sources_of(config, ECGShards(tmp_path / "many", "train", LEADS))
     with pytest.raises(ValueError, match=sentence):
         list(Loader(config, sources, Collate(), Ranks(0, 1, torch.device("cpu")), SEED).steps(0, 10))
     assert time.monotonic() - begun < 5

@@ -6,9 +6,10 @@ import torch
 
 from src.config.data import DataConfig
 from src.data.balanced import ByPatients, by_labels
-from src.data.ecg_shards import ECGShards, ecg_sources
+from src.data.ecg_shards import ECGShards
 from src.data.groups import NO_LABEL, label_groups, patients_of
 from src.data.index import Labels
+from src.data.inputs import sources_of
 from src.data.loader import Loader
 from src.data.mixture import CYCLE, Mixture, apportion
 from src.data.order import Order
@@ -152,7 +153,7 @@ class Values:
 def load(config, steps=40, world_size=1):
     shards = ECGShards(config.root, config.split, config.leads)
     ranks = [Ranks(rank, world_size, torch.device("cpu")) for rank in range(world_size)]
-    loaders = [Loader(config, ecg_sources(config, shards), Values(), rank, seed=3) for rank in ranks]
+    loaders = [Loader(config, sources_of(config, shards), Values(), rank, seed=3) for rank in ranks]
     loaded = zip(*(loader.steps(0, steps) for loader in loaders), strict=True)
     micro = [batch for parts in loaded for part in parts for batch in part]
     return loaders[0], [[value for batch in micro for value in batch[name]] for name in ("value", "draw", "keys")]
@@ -203,7 +204,7 @@ def test_another_rate_in_a_mixture_is_refused(tmp_path):
         {"root": str(root), "batch_size": 4, "leads": LEADS, "mixture": {"clinic": {"root": str(other)}}}, strict=False
     )
     with pytest.raises(ValueError, match=r"data\.mixture\.clinic: .* is at 500 Hz, data\.root .* at 100 Hz"):
-        ecg_sources(config, ECGShards(root, "train", LEADS))
+        sources_of(config, ECGShards(root, "train", LEADS))
 
 
 def test_groups_of_a_folder(tmp_path):

@@ -38,7 +38,7 @@ def stepped(space, u_BDL):
         else:  # x' = A x + u, u' = 0 for the length of a step
             held = scipy.linalg.expm(step[d].item() * np.array([[A[d, n].item(), 1], [0, 0]]))
             A_bar[d, n], B_bar[d, n] = torch.from_numpy(held[0])
-    C = torch.view_as_complex(space.readout.detach())
+    C = torch.view_as_complex(space.readout.detach()).transpose(0, 1)
     B, D, L = u_BDL.shape
     answer = space.skip.detach()[:, None] * u_BDL
     x = torch.zeros(B, *A.shape, dtype=A.dtype)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from src.models.build import build_encoder
-from src.models.config import EncoderConfig, VisionEncoderConfig
+from src.models.config import EncoderConfig, LeadEncoderConfig, VisionEncoderConfig
 from src.models.positions import coordinates, rotate, rotations, sincos_positions
 from src.models.vit import gather_tokens
 
@@ -232,3 +232,41 @@ def test_vision_sizes_have_the_published_parameter_counts(keys, millions):
 def test_sizes_that_do_not_fit_are_refused(keys, said):
     with pytest.raises(ValueError, match=said):
         VisionEncoderConfig(**VIDEO | keys)
+
+
+VARIABLE = {"length": 40, "patch": 4, "leads": 3, "width": 24, "depth": 3, "heads": 2}
+
+
+@pytest.mark.parametrize("config", [EncoderConfig, LeadEncoderConfig], ids=["all leads", "one lead"])
+@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_padded_records_are_what_they_are_alone(config, registers, positions):
+    """Records of 2, 7 and 10 tokens in one batch, as long as the longest."""
+    torch.manual_seed(0)
+    name = "ecg_tiny" if config is EncoderConfig else "ecg_lead_tiny"
+    encoder = build_encoder(config(name=name, positions=positions, registers=registers, **VARIABLE)).double()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    counts, rows = [2, 7, 10], encoder.config.grid[0] if config is LeadEncoderConfig else 1
+    ecg = torch.randn(3, 3, 40, dtype=torch.float64)
+    valid = (torch.arange(10) < torch.tensor(counts).unsqueeze(1)).unsqueeze(1).expand(3, rows, 10)
+    together = encoder(ecg, valid_BL=valid.flatten(1)).unflatten(1, (rows, 10))
+    for record, count in enumerate(counts):
+        alone = encoder(ecg[record : record + 1, :, : 4 * count]).unflatten(1, (rows, count))
+        torch.testing.assert_close(together[record, :, :count], alone[0], rtol=0, atol=1e-12)
+
+
+def test_a_shorter_input_is_what_a_smaller_encoder_makes_of_it():
+    """Computed places are one apart whatever the size, so those of a part are the first of the whole."""
+    encoder = of_videos(positions="sincos")
+    smaller = build_encoder(VisionEncoderConfig(**VIDEO | {"input": (2, 16, 24)})).eval()
+    smaller.load_state_dict(encoder.state_dict())
+    videos, keep = torch.randn(2, 2, 2, 16, 24), torch.tensor([[0, 3], [5, 1]])
+    torch.testing.assert_close(encoder(videos), smaller(videos), rtol=0, atol=1e-5)
+    torch.testing.assert_close(encoder(videos, keep), smaller(videos, keep), rtol=0, atol=1e-5)
+
+
+def test_a_larger_input_is_refused():
+    with pytest.raises(ValueError, match=r"an input of \[4, 24, 40\] is larger than the \[4, 24, 32\]"):
+        of_videos()(torch.randn(1, 2, 4, 24, 40))

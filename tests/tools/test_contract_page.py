@@ -27,12 +27,12 @@ def test_red_cells_say_why_and_the_rest_is_told(tmp_path, monkeypatch):
     kept = [Cell("trains", "ddp", lambda: "2e-07"), Cell("trains", "fsdp", broken), Cell("goes on", "zero3", failing)]
     monkeypatch.setattr(contract, "cells", lambda config, folder: iter(kept))
     for name in ("plain-1", "fsdp-2-stopped-moved"):
-        moved_run(tmp_path / "jepa" / name, 6)
-    text, red = page(["jepa"], tmp_path, tmp_path)
+        moved_run(tmp_path / "jepa-ecg" / name, 6)
+    text, red = page(["jepa-ecg"], tmp_path, tmp_path)
     assert red == 2
     assert "| trains |  | 2e-07 | 🟥 differs by 3e-01 |  |  |  |  |" in text
     assert "| goes on |  |  |  |  |  |  | 🟥 no space / left on the disk |" in text
-    assert "](moves_jepa.png)" in text and (tmp_path / "moves_jepa.png").stat().st_size > 10_000
+    assert "](moves_jepa-ecg.png)" in text and (tmp_path / "moves_jepa-ecg.png").stat().st_size > 10_000
 
 
 def test_curves_of_different_lengths_are_drawn_as_far_as_both_went(tmp_path):

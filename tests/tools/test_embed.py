@@ -119,7 +119,10 @@ def changed(places, tmp_path, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sampling_rate": 500.0}, "holds ECGs at 100 Hz, the encoder was trained at 500 Hz: build the shards with"),
+        (
+            {"sampling_rate": 500.0},
+            "but the encoder was trained at 500 Hz: build the shards with",
+        ),
         ({"leads": ["I", "II", "V2"]}, "[I, II, V2]"),
         ({"length": 120}, "sample ecg-0 has 100 samples of each lead; the encoder needs 120 or more"),
     ],

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from src.config.transforms import VideoTransformConfig
 from src.data.video import Video
 from src.randomness import Streams
+from src.transforms.plain import frames_and_rate
 from src.transforms.video import VideoTransform
 from src.transforms.video_time import clip_indices, clip_streams, clips_at
 
@@ -45,7 +45,7 @@ class VideoBatch:
         prepared = {name: value for name, value in sample.items() if name != "videos"}
         clips: list[NDArray[np.uint8]] = []
         for number in numbers:
-            count, rate = _told(videos[number])
+            count, rate = frames_and_rate(videos[number])
             try:
                 indices_KT = self._indices(sample["key"], count, rate, _of_video(streams, number))
             except ValueError as error:
@@ -94,12 +94,3 @@ class VideoBatch:
 def _of_video(streams: Streams, number: int) -> Streams:
     """The streams of a video of each sample, the same whichever others are seen beside it."""
     return streams.fork("transform").fork(f"video.{number}")
-
-
-def _told(video: Video) -> tuple[int, float]:
-    """Frames and rate in Hz (NaN where there is none), by the json of the sample; by the video where that is silent."""
-    told: Mapping[str, Any] = video.told
-    if "frames" not in told:
-        told = video.facts()._asdict()
-    rate = told.get("rate")
-    return told["frames"], math.nan if rate is None else rate

@@ -105,7 +105,7 @@ def test_jepa_has_one_length(section):
     from src.config import load_config
 
     words = [f"data.transform.{key}={json.dumps(value)}" for key, value in section.items()]
-    with pytest.raises(ConfigError, match="not for JEPA, whose encoder has one length, model.encoder.length"):
+    with pytest.raises(ConfigError, match="whose encoder has one length, model.encoder.length"):
         load_config(ROOT / "configs/jepa/ecg_debug.yaml", words, schema_of)
 
 

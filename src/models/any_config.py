@@ -1,0 +1,25 @@
+"""All encoders' sections as one, told apart by their name; free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from src.models.backbone_config import BackboneConfig, TimmConfig
+from src.models.config import EncoderConfig, EncoderSection, ResNetConfig, S4Config, VisionEncoderConfig
+
+AnyEncoderConfig = Annotated[
+    EncoderConfig | VisionEncoderConfig | ResNetConfig | S4Config | BackboneConfig | TimmConfig,
+    Field(discriminator="name"),
+]
+_SECTIONS: TypeAdapter[EncoderSection] = TypeAdapter(AnyEncoderConfig)
+
+
+def read_encoder_section(text: bytes | str) -> EncoderSection:
+    """The section out of its JSON, such as encoder/config.json.
+
+    Raises:
+        ValueError: it is none; pydantic's, with its errors.
+    """
+    return _SECTIONS.validate_json(text)
