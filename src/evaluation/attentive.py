@@ -126,8 +126,10 @@ def choose_probe(
     """Train a probe of each setting and take the one that scores best on `validation`, or else out of fold.
 
     All are trained to the end of their schedule; none is stopped where it is best. Out of fold patients are kept
-    together, and the setting that was chosen is trained once more on all records. Criteria are those of `choose_l2`, a
-    tie goes to the lower learning rate, then the larger weight decay. All ranks must call it.
+    together, and the setting that was chosen is trained once more on all records. Scores are the mean of those of the
+    folds: a fold with more positives than its share was left by training records with fewer, so that short trainings
+    scored below chance when folds were pooled. Criteria are those of `choose_l2`, a tie goes to the lower learning
+    rate, then the larger weight decay. All ranks must call it.
 
     Raises:
         ValueError: every probe has diverged.
@@ -136,14 +138,15 @@ def choose_probe(
     mine, every_N = settings[ranks.rank :: ranks.world_size], np.arange(len(train))
     trained = None if validation is None else train_probes(train, every_N, mine, how)
     if validation is None or trained is None:
-        truth_NK, own_SNK = train.truth_NK, _out_of_fold(train, mine, patient_folds(patients_N, folds, how.seed), how)
+        truth_NK, parts_N = train.truth_NK, patient_folds(patients_N, folds, how.seed)
+        own_SNK = _out_of_fold(train, mine, parts_N, how)
     else:
-        truth_NK, own_SNK = validation.truth_NK, trained.predict(validation.tokens, np.arange(len(validation)))
+        truth_NK, parts_N = validation.truth_NK, np.zeros(len(validation), np.int64)
+        own_SNK = trained.predict(validation.tokens, np.arange(len(validation)))
     predicted = gather_objects(list(own_SNK))
     predicted_SNK = [predicted[n % len(predicted)][n // len(predicted)] for n in range(len(settings))]
     score = scorer(how.task, criterion)
-    found = [score(one, truth_NK) if np.isfinite(one).all() else float("nan") for one in predicted_SNK]
-    scores = broadcast_object(found)
+    scores = broadcast_object([_mean_score(score, one_NK, truth_NK, parts_N) for one_NK in predicted_SNK])
     place = _best(scores)
     if not np.isfinite(predicted_SNK[place]).all():
         raise ValueError("every attentive probe has diverged: give head.attentive.lr lower rates")
@@ -162,6 +165,15 @@ def _out_of_fold(train: Examples, settings: Sequence[ProbeSetting], folds_N: Row
         seen_N, others_N = np.flatnonzero(folds_N != fold), np.flatnonzero(folds_N == fold)
         found[:, others_N] = train_probes(train, seen_N, settings, how).predict(train.tokens, others_N)
     return found
+
+
+def _mean_score(score: Callable[[Array, Array], float], predicted_NK: Array, truth_NK: Array, parts_N: Rows) -> float:
+    """Mean over the parts in which the score is defined; NaN without any, and where a probe has diverged."""
+    if not np.isfinite(predicted_NK).all():
+        return float("nan")
+    found = [score(predicted_NK[parts_N == part], truth_NK[parts_N == part]) for part in np.unique(parts_N)]
+    defined = [value for value in found if np.isfinite(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _best(scores: Sequence[float]) -> int:
