@@ -14,6 +14,7 @@ from src.evaluation.attentive import (
     Examples,
     Training,
     _best,
+    _mean_score,
     _targets,
     choose_probe,
     grid,
@@ -21,7 +22,7 @@ from src.evaluation.attentive import (
     probe_losses,
     train_probes,
 )
-from src.evaluation.linear import fit_linear, patient_folds
+from src.evaluation.linear import fit_linear, patient_folds, scorer
 from src.evaluation.tokens import Tokens
 from src.models.attentive import ProbeSetting
 
@@ -130,13 +131,14 @@ def test_without_validation_every_patient_is_judged_by_probes_that_have_not_seen
         assert torch.equal(own, other)
 
 
-def test_a_probe_that_knows_prevalence_alone_scores_at_chance_out_of_fold():
-    """Pooled over the folds it would score far below: where it has seen few positives many are left."""
-    tokens = Tokens((np.ones((LENGTH, WIDTH), np.float16),) * 30)
+def test_what_tells_the_prevalence_of_its_training_records_alone_scores_at_chance_out_of_fold():
+    """Pooled over the folds it would score far below: where few positives were trained on many are left."""
     truth_NK = (np.arange(30) % 3 == 0).astype(float)[:, None]
-    found = choose_probe(Examples(tokens, truth_NK), None, np.arange(30).astype(str), 5, how(weight_decay=(0.0,)))
-    assert found.scores == (0.5, 0.5)
-    assert roc_auc_score(truth_NK, found.held_out_NK) < 0.4
+    folds_N = patient_folds(np.arange(30).astype(str), 5, 0)
+    prevalence_NK = np.array([truth_NK[folds_N != fold].mean() for fold in folds_N])[:, None]
+    assert _mean_score(scorer("multilabel", None), prevalence_NK, truth_NK, folds_N) == 0.5
+    assert roc_auc_score(truth_NK, prevalence_NK) < 0.4
+    assert np.isnan(_mean_score(scorer("multilabel", None), prevalence_NK * np.nan, truth_NK, folds_N))
 
 
 def test_a_tie_goes_to_the_lower_rate_and_the_larger_decay_and_what_diverged_is_passed_over():
