@@ -81,6 +81,7 @@ PROBES = {
     "remote": (["data.root={address}", *CACHED], False),
     "labels": (["rows.raw=amplitudes", "scores.groups=[heart_rate]", "scores.edges.heart_rate=[90]"], False),
     "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
+    "attentive": (["head.kind=attentive", "head.folds=2", "head.attentive.epochs=1"], False),
 }
 
 Reads = set[tuple[str, str]]
