@@ -15,13 +15,16 @@ from src.config.yaml_text import dump_yaml
 from src.data.load_index import load_index
 from src.data.modalities.ecg import ECGIndex
 from src.models.any_config import read_encoder_section
-from src.models.config import TransformerConfig
+from src.models.backbone_config import BackboneConfig
+from src.models.config import EncoderSection, TransformerConfig
 from src.report.read import Attempt, RunData, last_part, lookup, shareable
 
 ABSENT = "\N{EN DASH}"
 NOT_COMPARED = ("logging",)
 """Sections of the config that tell where a run writes, not what it does."""
 SHOWN_LIBRARIES = ("torch", "numpy", "transformers", "deepspeed")
+
+RECORDS = {"image": "images", "video": "videos", "ct": "CT volumes"}
 
 
 class Fact(NamedTuple):
@@ -50,7 +53,7 @@ def _facts(run: RunData) -> dict[str, str]:
         "Started from": _names(config.get("init_from")),
         "Steps": ", ".join(word for word in steps(run) if word),
         "Batch": f"{batch}" + (f" (micro-batch {micro_batch})" if micro_batch else "") if batch else "",
-        "Masks": str(lookup(config, "mask", "style") or ""),
+        "Masks": _masks(config),
         "Loss": str(lookup(config, "loss", "kind") or ""),
         "Peak learning rate": _general(lookup(config, "optimization", "lr")),
         "Precision": str(lookup(config, "engine", "precision") or ""),
@@ -93,6 +96,8 @@ def _data(config: Mapping[str, Any]) -> str:
         words.append(f"tested on {', '.join(tests)}")
     if isinstance(leads, list) and lookup(config, "data", "transform", "modality") in (None, "ecg"):
         words.append(f"{len(leads)} {'lead' if len(leads) == 1 else 'leads'}")
+    if kind := RECORDS.get(str(lookup(config, "data", "transform", "modality"))):
+        words.append(kind)
     return ", ".join(words)
 
 
@@ -116,16 +121,60 @@ def _encoder(run: RunData) -> str:
         return ""
     try:
         encoder = read_encoder_section(json.dumps(section))
-        grid = " x ".join(map(str, encoder.grid))
+        grid = " x ".join(map(str, known_grid(encoder)))
     except ValueError:
         return str(section.get("name", ""))
     weights = "" if run.parameters is None else f"{millions(run.parameters)} parameters, "
     if not isinstance(encoder, TransformerConfig):
         return f"{section['name']}: {weights}{grid} tokens of width {encoder.token_width}"
     width, depth, heads = encoder.size
-    unit = "samples" if len(encoder.sides) == 1 else "pixels" if len(encoder.sides) == 2 else "voxels"
-    patch = " x ".join(map(str, encoder.patches))
-    return f"{section['name']}: {weights}width {width}, depth {depth}, {heads} heads, {grid} tokens of {patch} {unit}"
+    patch = patch_words(encoder, str(lookup(run.config, "data", "transform", "modality") or "ecg"))
+    return f"{section['name']}: {weights}width {width}, depth {depth}, {heads} heads, {grid} tokens of {patch}"
+
+
+def known_grid(encoder: EncoderSection) -> tuple[int, ...]:
+    """Tokens along each axis, as far as this machine knows them: a page is made without asking the hub.
+
+    Raises:
+        ValueError: only the hub knows, or a folder that is elsewhere.
+    """
+    if isinstance(encoder, BackboneConfig) and not encoder.is_local:
+        raise ValueError(f"model.encoder.folder {last_part(encoder.folder)} is no folder of this machine")
+    return encoder.grid
+
+
+def patch_words(encoder: EncoderSection, modality: str) -> str:
+    """What a token is of: `2 x 16 x 16 pixels`."""
+    if isinstance(encoder, TransformerConfig):
+        sizes = encoder.patches
+    else:
+        sizes = tuple(-(-side // tokens) for side, tokens in zip(encoder.sides, encoder.grid, strict=True))
+    unit = {"ecg": "samples", "ct": "voxels"}.get(modality, "pixels")
+    return f"{' x '.join(map(str, sizes))} {unit}"
+
+
+def _masks(config: Mapping[str, Any]) -> str:
+    more = lookup(config, "more_masks")
+    kinds = [lookup(config, "mask"), *(more if isinstance(more, list) else [])]
+    return "; ".join(mask_words(kind) for kind in kinds if isinstance(kind, Mapping))
+
+
+def mask_words(section: Mapping[str, Any]) -> str:
+    """A kind of masks: `multiblock, 4 blocks of 15 to 20 %`."""
+    blocks, style = section.get("targets"), str(section.get("style") or "")
+    share = _percent(section.get("target_scale"))
+    if not isinstance(blocks, int) or not share:
+        return style
+    depth = _percent(section.get("temporal_scale"))
+    through = f" through {depth} of the first axis" if depth and depth != "100 %" else ""
+    return f"{style}, {blocks} {'block' if blocks == 1 else 'blocks'} of {share}{through}"
+
+
+def _percent(shares: Any) -> str:
+    """A range of shares; empty for what is none."""
+    if not isinstance(shares, list | tuple) or not all(isinstance(share, int | float) for share in shares):
+        return ""
+    return " to ".join(dict.fromkeys(f"{100 * share:.3g}" for share in shares)) + " %"
 
 
 def millions(count: int) -> str:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from src.report import facts, probe
+from src.report.masked import BLOCKS
 from src.report.masks import mask_pictures
 from src.report.measures import in_order, score_title, significant
 from src.report.plots import BUCKETS, Panel, embedding_map, is_long, principal_plane, run_colour
@@ -92,6 +93,7 @@ def render(runs: Sequence[RunData], show_ecg: bool = True) -> str:
         row_words=probe.row_words,
         search_tables=probe.search_tables,
         masks=content["masks"],
+        block_colours=BLOCKS,
         show_ecg=show_ecg,
         maps=content["embeddings"],
     )

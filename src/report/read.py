@@ -247,15 +247,18 @@ def _config(path: Path, problems: dict[str, str]) -> dict[str, Any]:
     if not isinstance(tree, dict):
         problems[path.name] = f"{path.name} is empty or damaged."
         return {}
-    found: dict[str, Any] = shareable_but_root(tree)
+    found: dict[str, Any] = shareable_but_sources(tree)
     return found
 
 
-def shareable_but_root(tree: dict[str, Any]) -> dict[str, Any]:
-    """`shareable`, with data.root whole: it is where the shards are looked for, and never shown."""
+def shareable_but_sources(tree: dict[str, Any]) -> dict[str, Any]:
+    """`shareable`, with data.root, data.mixture and model.encoder.folder whole: what is looked for there, and is never
+    shown."""
     shown: dict[str, Any] = shareable(tree)
-    if isinstance(lookup(tree, "data"), dict):
-        shown["data"] = {**shown["data"], "root": tree["data"].get("root")}
+    for keys in (("data", "root"), ("data", "mixture"), ("model", "encoder", "folder")):
+        whole, place = lookup(tree, *keys), lookup(shown, *keys[:-1])
+        if whole is not None:
+            place[keys[-1]] = whole
     return shown
 
 
