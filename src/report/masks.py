@@ -62,6 +62,8 @@ class MaskPictures:
     """What a record is."""
     tokens: str
     kinds: tuple[Kind, ...]
+    blocks: int
+    """Targets of a sample, at most."""
     shown: str = ""
     """What of the record the figures leave out, as a sentence."""
     all_leads: Markup | None = None
@@ -157,8 +159,7 @@ def _masks(asked: _Run, streams: Streams) -> list[Masks]:
 
 
 def _record(asked: _Run, shards: Shards, sample: Sample) -> Record:
-    """A whole ECG [C, T] in mV; of a picture what the encoder sees, 0 .. 1, [*sides] or [*sides, 3], of a CT in its first
-    window."""
+    """An ECG [C, T] in mV; else what the encoder sees, 0 .. 1, [*sides] or [*sides, 3], a CT in its first window."""
     if "ecg" in sample:
         return sample["ecg"]
     preprocessing = preprocessing_of(asked.data, shards, asked.encoder)
@@ -189,6 +190,7 @@ def _over_an_ecg(asked: _Run, kinds: Sequence[Masks], ecg_CT: Record | None, rat
         name=NAMES["ecg"],
         tokens=f"{' x '.join(map(str, asked.encoder.grid))} tokens along {length / rate:g} s",
         kinds=_kinds(asked, kinds, draw, of_lead),
+        blocks=max(masks.targets_BMT.shape[1] for masks in kinds),
         shown="A token is of one lead; masks are over time and the same on all leads." if of_lead else "",
         all_leads=ecg_on_paper(ecg_CT, rate, leads) if len(shown) < len(leads) else None,
     )
@@ -224,6 +226,7 @@ def _over_a_picture(asked: _Run, kinds: Sequence[Masks], picture: Record | None)
         name=NAMES[modality],
         tokens=f"{' x '.join(map(str, asked.encoder.grid))} tokens of {patch_words(asked.encoder, modality)}",
         kinds=_kinds(asked, kinds, draw),
+        blocks=max(masks.targets_BMT.shape[1] for masks in kinds),
         shown=_shown_planes(asked.data, unit, len(places), grid[0], picture is not None),
     )
 

@@ -1,6 +1,7 @@
 """What is drawn is what was measured."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,8 +139,33 @@ def test_masks_are_those_of_training(trained):
     streams = Streams.of_samples(0, epochs, samples).fork("mask")
     masks = MaskSampler(MaskConfig(), (40,), 0)(0, streams)
     pictures = mask_pictures(read_run(trained))
-    assert len(pictures.figures) == 3 and pictures.seconds == 4.0
+    (kind,) = pictures.kinds
+    assert len(kind.figures) == 3 and pictures.tokens == "40 tokens along 4 s"
     for (_, caption), context_K, targets_MT in zip(
-        pictures.figures, masks.context_BK[:3], masks.targets_BMT[:3], strict=True
+        kind.figures, masks.context_BK[:3], masks.targets_BMT[:3], strict=True
     ):
         assert caption.startswith(f"{len(context_K)} context, {len(np.unique(targets_MT))} target")
+
+
+def test_masks_over_time_stand_for_all_leads_and_each_kind_has_a_row(trained):
+    run = read_run(trained)
+    encoder = run.config["model"]["encoder"] | {"name": "ecg_lead_tiny"}
+    own = {"model": {"encoder": encoder}, "more_masks": [{"style": "complement", "targets": 2, "min_context": 5}]}
+    found = mask_pictures(replace(run, config=run.config | own))
+    plain = mask_pictures(run)
+    leads = len(run.config["data"]["leads"])
+    assert found.tokens == f"{leads} x 40 tokens along 4 s" and "the same on all leads" in found.shown
+    assert [kind.words for kind in found.kinds] == [
+        "multiblock, 4 blocks of 15 to 20 %",
+        "complement, 2 blocks of 15 to 20 %",
+    ]
+    first, second = ([caption for _, caption in kind.figures] for kind in found.kinds)
+    assert first == [f"{caption} of the 40 tokens of each lead" for _, caption in plain.kinds[0].figures]
+    assert all(", 0 neither" in caption for caption in second) and plain.shown == ""
+
+
+def test_an_architecture_that_only_the_hub_knows_is_not_asked_for(trained):
+    run = read_run(trained)
+    model = {"encoder": {"name": "transformers", "folder": "nobody/nothing"}}
+    with pytest.raises(ValueError, match="is not one that this version can read"):
+        mask_pictures(replace(run, config=run.config | {"model": model}))
