@@ -166,7 +166,8 @@ class TrainingEngine(ABC):
             self._seed(step, number)
             with torch.no_grad(), BuffersKept(self.objective):
                 parts.append({name: value.detach() for name, value in self(batch, "train")[FEATURES].items()})
-        leaves = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
+        leaves = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        leaves = {name: leaf.requires_grad_(leaf.is_floating_point()) for name, leaf in leaves.items()}
         with self._accumulating(last=False):
             sums = dict(self(leaves, "contrast"))
             self._backward_of(self._total(sums, scales), {"keys": []}, last=False)

@@ -1,0 +1,42 @@
+"""The regularisers that a config can choose beside a teacher, or in its place; free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from src.config.section import Section
+
+
+class ProjectedConfig(Section):
+    """Where features are regularised."""
+
+    projection: tuple[PositiveInt, ...] = ()
+    """Widths of an MLP behind which they are; [2048, 2048, 64] for instance. Empty: as they are."""
+
+
+class SIGRegConfig(ProjectedConfig):
+    """SIGReg (LeJEPA, arXiv 2511.08544): the global batch's features are pulled towards an isotropic Gaussian."""
+
+    kind: Literal["sigreg"]
+    coefficient: NonNegativeFloat = 0.05
+    """Weight of its statistic, beside the prediction's 1; LeJEPA's is 0.05 beside 0.95."""
+    directions: PositiveInt = 1024
+    """Random directions, drawn anew each step, along which the features are compared with a Gaussian."""
+
+
+class VICRegConfig(ProjectedConfig):
+    """VICReg (arXiv 2105.04906): over the global batch each feature varies, and no two say the same.
+
+    The prediction is the third term, invariance: its weight of 1 is the paper's 25, hence the others' 25 and 1 over 25.
+    """
+
+    kind: Literal["vicreg"]
+    variance: NonNegativeFloat = 1.0
+    """Weight of what a feature's standard deviation lacks to 1."""
+    covariance: NonNegativeFloat = 0.04
+    """Weight of the squared covariances between features."""
+
+
+RegularizerConfig = Annotated[SIGRegConfig | VICRegConfig, Field(discriminator="kind")]
