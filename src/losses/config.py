@@ -21,7 +21,7 @@ class SIGRegConfig(ProjectedConfig):
 
     kind: Literal["sigreg"]
     coefficient: NonNegativeFloat = 0.05
-    """Weight of its statistic, beside the prediction's 1; LeJEPA's is 0.05 beside 0.95."""
+    """Weight of its statistic, beside the prediction's 1; LeJEPA's is 0.05 beside 0.95. It grows with the batch."""
     directions: PositiveInt = 1024
     """Random directions, drawn anew each step, along which the features are compared with a Gaussian."""
 
@@ -29,14 +29,15 @@ class SIGRegConfig(ProjectedConfig):
 class VICRegConfig(ProjectedConfig):
     """VICReg (arXiv 2105.04906): over the global batch each feature varies, and no two say the same.
 
-    The prediction is the third term, invariance: its weight of 1 is the paper's 25, hence the others' 25 and 1 over 25.
+    The prediction takes the place of its third term, invariance.
     """
 
     kind: Literal["vicreg"]
-    variance: NonNegativeFloat = 1.0
-    """Weight of what a feature's standard deviation lacks to 1."""
-    covariance: NonNegativeFloat = 0.04
-    """Weight of the squared covariances between features."""
+    variance: NonNegativeFloat = 5.0
+    """Weight of what a feature's standard deviation lacks to 1, beside the prediction's 1."""
+    covariance: NonNegativeFloat = 5.0
+    """Weight of the squared covariances between features, which grow with the width. The paper's is a 25th of that of
+    the variance, for 8,192 features."""
 
 
 RegularizerConfig = Annotated[SIGRegConfig | VICRegConfig, Field(discriminator="kind")]
