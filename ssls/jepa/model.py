@@ -70,7 +70,7 @@ class JEPA(nn.Module):
         """Which network embeds, and is the encoder that a run leaves behind."""
         positions = model.encoder.positions if isinstance(model.encoder, TransformerConfig) else "sincos"
         self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid, positions)
-        self.contrastive = loss.regularizer is not None
+        self.contrastive, self.contrast_trains = loss.regularizer is not None, False
         if loss.regularizer is not None:
             self.coefficients |= regularizer_coefficients(loss.regularizer)
             self.projection = Projection(self.student.width, loss.regularizer.projection)

@@ -25,7 +25,7 @@ from ssls.objectives import schema_of
 from tests.commands import lines, same_tensors, tensors
 from tests.config.record_reads import experiment
 from tests.conftest import ROOT
-from tools.parity import discrepancies, train
+from tools.parity import ENGINES, discrepancies, train, train_all
 
 DEBUG, STUDENT_ONLY = (ROOT / "configs" / "jepa" / f"{stem}.yaml" for stem in ("ecg_debug", "ecg_lejepa_debug"))
 SEED, STEP = 5, 3
@@ -215,21 +215,40 @@ def test_a_student_without_a_teacher_collapses_unless_it_is_regularized(tmp_path
     assert kept["mean_loss"] > 0.7 and kept["feature_std"] > 0.9, kept
 
 
-@pytest.mark.distributed
-def test_ranks_and_micro_batches_train_the_student_that_one_process_trains(tmp_path):
-    shards = tmp_path / "shards"
-    one = train(STUDENT_ONLY, shards, tmp_path / "one", ["cpu"])
-    two = train(STUDENT_ONLY, shards, tmp_path / "two", ["cpu"] * 2, ["data.micro_batch_size=4"])
-    found = discrepancies(one, two)
-    assert found.within and "teacher" not in found.values, found
-    assert {"loss/prediction", "loss/sigreg", "weight/sigreg"} <= lines(one / "metrics.jsonl")[-1].keys()
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tmp_path_factory.mktemp("shards") / "debug"
 
+
+@pytest.fixture(scope="module")
+def one(shards, tmp_path_factory):
+    """20 steps of one process, a checkpoint of each."""
+    return train(STUDENT_ONLY, shards, tmp_path_factory.mktemp("one"), ["cpu"])
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(600)
+def test_every_engine_trains_the_student_that_one_process_trains(one, shards, tmp_path):
+    """Two ranks, each with micro-batches of three."""
+    runs = {tmp_path / name: (*words, "data.micro_batch_size=3") for name, words in ENGINES.items()}
+    train_all(STUDENT_ONLY, shards, runs, ["cpu", "cpu"])
+    for folder in runs:
+        found = discrepancies(one, folder)
+        assert found.within and "teacher" not in found.values, (folder.name, found)
+
+
+@pytest.mark.distributed
+def test_the_student_is_exported_and_its_losses_are_told(one):
+    assert {"loss/prediction", "loss/sigreg", "weight/sigreg"} <= lines(one / "metrics.jsonl")[-1].keys()
     trained = tensors(one)
     for name, weight in load_encoder(one).network.named_parameters():
         assert torch.equal(weight, trained["model", f"student.{name}"]), name
     assert {name.split(".")[0] for kind, name in trained if kind == "model"} == {"student", "predictor"}
 
-    halfway = tmp_path / "halfway"  # as a run that was killed after 10 steps
+
+@pytest.mark.distributed
+def test_a_run_that_goes_on_draws_the_same_directions(one, shards, tmp_path):
+    halfway = tmp_path / "halfway"  # as one that was killed after 10 steps
     shutil.copytree(one, halfway)
     shutil.rmtree(halfway / "encoder")
     for late in checkpoint_folders(halfway / "checkpoints"):
