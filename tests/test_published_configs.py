@@ -1,6 +1,10 @@
 """The configs with published settings: as large as published, scheduled as published, and their overlays train."""
 
 import math
+import re
+import shlex
+import shutil
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +20,11 @@ from ssls.jepa.model import JEPA
 from ssls.objectives import schema_of
 from tests.commands import lines
 from tests.config.record_reads import experiment
+from tools.build_shards import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
+PAGE = (ROOT / "docs" / "jepa.md").read_text()
 IMAGENET_1K, IMAGENET_22K = 1_281_167, 14_197_122
 CODE15_AND_SHAOXING = 130_900 + 45_055  # what Kim's training logs count
 CHESTS = 10_000
@@ -299,3 +305,42 @@ def test_an_overlay_trains_in_seconds(name, tmp_path):
     records = lines(tmp_path / "run" / "metrics.jsonl")
     assert len(records) >= 3 and all(math.isfinite(record["loss"]) for record in records)
     assert (tmp_path / "run" / "encoder" / "model.safetensors").is_file()
+
+
+@full
+def test_the_command_that_builds_its_shards_is_one(name):
+    """Flags that exist, and the folder that the config reads; a config on another one's shards tells none."""
+    path = CONFIGS / f"{name}.yaml"
+    comments = [line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    told = re.findall(r"python -m tools\.build_shards (.*?--output \S+)", " ".join(comments).replace("\\ ", ""))
+    if "base" in yaml.safe_load(path.read_text()) and not told:
+        return
+    (command,) = told
+    assert str(parse(shlex.split(command)).output) == config_of(name).data.root
+
+
+def test_the_page_on_jepa_tells_of_every_published_config_with_its_size_and_length():
+    rows = {
+        row[0].strip(" `").removeprefix("configs/").removesuffix(".yaml"): " ".join(row)
+        for line in PAGE.splitlines()
+        if line.startswith("| `configs/")
+        for row in [line.strip("|").split("|")]
+    }
+    assert rows.keys() == PUBLISHED.keys()
+    for name, row in rows.items():
+        config, millions = config_of(name), PUBLISHED[name].encoder / 1e6
+        assert f"{millions:,.0f} M" in row or f"{millions:.1f} M" in row
+        predictor = config.model.predictor
+        assert f"{predictor.depth} x {predictor.width}" in row or "the same" in row
+        length = config.optimization
+        assert f"{length.epochs or length.steps:,} " in row or "the same" in row
+
+
+def test_the_config_that_the_page_on_jepa_begins_with_is_valid(tmp_path):
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    text = textwrap.dedent("   " + block.lstrip())
+    (name,) = re.findall(r"^# (configs/\S+)$", text, re.MULTILINE)
+    (tmp_path / name).write_text(text)
+    config = load_config(tmp_path / name, [], schema_of)
+    assert count(on_meta(config).student) == vit(384, 12, 1536, 16 * 16)
