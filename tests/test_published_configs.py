@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +17,9 @@ from src.config import load_config
 from src.masks.sampler import MaskSampler
 from src.models.config import LeadEncoderConfig
 from src.optimization.schedules import count_steps, learning_rate, linear, warmup_steps, weight_decay
+from src.randomness import Streams
 from ssls.jepa.model import JEPA
+from ssls.jepa.train import on_all_leads
 from ssls.objectives import schema_of
 from tests.commands import lines
 from tests.config.record_reads import experiment
@@ -181,6 +184,29 @@ def on_meta(config):
         return JEPA(config.model, config.loss, 1 + len(config.more_masks), config.data.transform.modality)
 
 
+def masks_of(config, samples):
+    """A sampler for each kind of mask, over time alone where leads share it, and what it draws for so many samples."""
+    encoder = config.model.encoder
+    grid = encoder.grid[1:] if isinstance(encoder, LeadEncoderConfig) else encoder.grid
+    streams = Streams.of_samples(config.seed, np.zeros(samples, np.int64), np.arange(samples))
+    for kind in (config.mask, *config.more_masks):
+        sampler = MaskSampler(kind, grid, config.seed)
+        yield sampler, sampler(0, streams)
+
+
+def full_batch(config, names):
+    """Two samples of the config's size without memory, with masks and the branches that drop path keeps."""
+    encoder = config.model.encoder
+    batch = {config.data.transform.modality: torch.empty(2, encoder.channels, *encoder.sides, device="meta")}
+    leads = encoder.grid[0] if isinstance(encoder, LeadEncoderConfig) else 1
+    for name, (sampler, masks) in zip(names, masks_of(config, 2), strict=True):
+        for key, tokens in ((name.context, masks.context_BK), (name.targets, masks.targets_BMT)):
+            batch[key] = torch.from_numpy(on_all_leads(tokens, leads, sampler.length)).to("meta")
+        if encoder.drop_path:
+            batch[name.branches] = torch.ones(2, encoder.size[1], 2, dtype=torch.bool, device="meta")
+    return batch
+
+
 def count(module, but=()):
     """Parameters, less those whose names end with one of these."""
     return sum(
@@ -211,6 +237,16 @@ def test_the_encoder_is_as_large_as_published(name):
     assert model.student.config.grid == wanted.grid
     if wanted.rounded is not None:
         assert wanted.encoder == pytest.approx(wanted.rounded * 1e6, rel=0.005)
+
+
+@full
+def test_at_full_size_every_loss_is_there_and_every_parameter_gets_a_gradient(name):
+    config = config_of(name)
+    model = on_meta(config)
+    losses = model(full_batch(config, model.names))
+    assert len(losses) == 1 + len(config.more_masks)
+    torch.stack(list(losses.values())).sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
 def test_the_numbers_of_parameters_are_those_of_the_arithmetic_done_once():
@@ -264,20 +300,18 @@ def test_schedules_begin_peak_and_end_as_published(name):
 @full
 def test_masks_show_as_much_as_is_meant(name):
     """Means over 60 steps, of shares whose standard deviation is below 0.08."""
-    config, wanted = config_of(name), PUBLISHED[name]
-    grid = wanted.grid[1:] if isinstance(config.model.encoder, LeadEncoderConfig) else wanted.grid
-    kinds = (config.mask, *config.more_masks)
-    for kind, context in zip(kinds, wanted.context, strict=True):
-        assert kind.unused(len(grid)) == []
-        sampler = MaskSampler(kind, grid, config.seed)
+    config = config_of(name)
+    for (sampler, masks), context in zip(masks_of(config, 4), PUBLISHED[name].context, strict=True):
+        assert sampler.config.unused(len(sampler.grid)) == []
         counts = [sampler.sizes(step).context_tokens for step in range(60)]
-        assert sum(counts) / len(counts) / math.prod(grid) == pytest.approx(context, abs=0.03)
+        assert sum(counts) / len(counts) / sampler.length == pytest.approx(context, abs=0.03)
         assert min(counts) >= 10
+        hidden, shown = masks.targets_BMT.reshape(4, -1), masks.context_BK
+        assert all(not set(row) & set(seen) for row, seen in zip(hidden.tolist(), shown.tolist(), strict=True))
 
 
 def test_weimanns_masks_keep_between_15_and_26_percent_of_the_tokens():
-    config = config_of("jepa/ecg_weimann_vits")
-    sampler = MaskSampler(config.mask, config.model.encoder.grid, config.seed)
+    ((sampler, _),) = masks_of(config_of("jepa/ecg_weimann_vits"), 1)
     kept = [sampler.sizes(step).context_tokens / 200 for step in range(400)]
     assert 0.15 <= min(kept) < 0.17 and 0.24 < max(kept) <= 0.26
 
