@@ -30,7 +30,7 @@ from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-ROOMS = "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
+ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
@@ -75,7 +75,7 @@ HIT = {
     "ct_debug": [*map(ALWAYS.format, ("window_jitter", *BODIES))],
 }
 OTHERS = {stem: {"trained": TRAINED, "hit": ([*SHORT, *hit], True)} for stem, hit in HIT.items()}
-LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 40, "width": 16, "depth": 1, "heads": 2}
+LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1, "heads": 2}
 LEADS |= {"drop_path": 0.1, "mlp_ratio": 2.0, "registers": 1, "positions": "learned"}
 S4 = {"name": "s4", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1}
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
@@ -83,6 +83,7 @@ PROBES = {
     "remote": (["data.root={address}", *CACHED], False),
     "labels": (["rows.raw=amplitudes", "scores.groups=[heart_rate]", "scores.edges.heart_rate=[90]"], False),
     "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
+    "attentive": (["head.kind=attentive", "head.folds=2", "head.attentive.epochs=1"], False),
 }
 
 Reads = set[tuple[str, str]]
