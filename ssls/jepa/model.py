@@ -51,7 +51,7 @@ def mask_names(kinds: int) -> list[MaskNames]:
 
 
 class JEPA(nn.Module):
-    """Student encoder, EMA teacher and predictor; everything that a checkpoint holds."""
+    """Student encoder, EMA teacher if any, predictor, projection of a regulariser; all that a checkpoint holds."""
 
     def __init__(
         self, model: ModelConfig, loss: LossConfig, kinds: int = 1, modality: str = "ecg", seed: int = 0
