@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -51,10 +52,12 @@ class Imported(NamedTuple):
     predictor: Predictor | None = None
     rate: float | None = None
     """Frames per second of the clips that it was trained on; None is each frame."""
+    said: Mapping[str, Any] = MappingProxyType({})
+    """By its processor's file."""
 
 
-def read(source: str, said: dict[str, Any], heads: int | None, predictor_heads: int) -> Imported:
-    """The networks of a file of I-JEPA's authors, of a folder, or of a name on the hub; `said` by its processor.
+def read(source: str, heads: int | None, predictor_heads: int) -> Imported:
+    """The networks of a file of I-JEPA's authors, of a folder, or of a name on the hub.
 
     Raises:
         ValueError: nothing of these, an architecture that is not built here, or weights that are lacking.
@@ -62,19 +65,19 @@ def read(source: str, said: dict[str, Any], heads: int | None, predictor_heads: 
     if Path(source).is_file():
         found = from_authors(source, heads, predictor_heads)
         return Imported(found.teacher, found.student, found.predictor)
-    kind = read_architecture(source).model_type
+    kind, said = read_architecture(source).model_type, read_processor(source)
     if kind not in ("ijepa", "vjepa2"):
-        return Imported(_backbone(source, said))
+        return Imported(_backbone(source, said), said=said)
     model, missing = load_transformers(source)
     if missing:
         raise ValueError(f"{source} lacks weights of its model, such as {min(missing)}: save it again")
     if kind == "ijepa":
-        return Imported(from_ijepa(model))
+        return Imported(from_ijepa(model), said=said)
     encoder, predictor = from_vjepa2(model)
-    return Imported(encoder, predictor=predictor, rate=PUBLISHED_RATE)
+    return Imported(encoder, predictor=predictor, rate=PUBLISHED_RATE, said=said)
 
 
-def _backbone(source: str, said: dict[str, Any]) -> AnyEncoder:
+def _backbone(source: str, said: Mapping[str, Any]) -> AnyEncoder:
     """Any other model of transformers, with inputs of the size that its processor makes."""
     config = BackboneConfig(name="transformers", folder=source)
     side = side_of(said)
@@ -157,11 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
     words = _parser().parse_args(arguments)
     try:
-        said = {} if Path(words.source).is_file() else read_processor(words.source)
-        found = read(words.source, said, words.heads, words.predictor_heads)
+        found = read(words.source, words.heads, words.predictor_heads)
         rate = None if words.stride else words.rate or found.rate
         clip = ClipConfig(rate=rate, stride=words.stride)
-        part = EncoderPart("teacher", found.encoder.config, from_processor(said, found.encoder.config, clip))
+        part = EncoderPart("teacher", found.encoder.config, from_processor(found.said, found.encoder.config, clip))
         if words.for_training:
             found = with_predictor(found, words.predictor)
         write(found, part, words.output, words.for_training)

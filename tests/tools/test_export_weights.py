@@ -26,8 +26,8 @@ IMAGE = VisionEncoderConfig(**SMALL, input=(32, 32), patch=(8, 8))
 VIDEO = VisionEncoderConfig(**SMALL, input=(4, 32, 32), patch=(2, 8, 8), positions="rope_vjepa2")
 PICTURE = {"size": 32, "channels": 3, "shorter_side": 36, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 OF_IMAGES = ImagePreprocessing(modality="image", **PICTURE)
-OF_VIDEOS = VideoPreprocessing(modality="video", clip=ClipConfig(rate=5.0), **PICTURE)
-OF_VOLUMES = CTPreprocessing(modality="ct", size=(4, 32, 32), windows=[WindowConfig(center=40, width=400)] * 3)
+OF_VIDEOS = VideoPreprocessing(modality="video", clip=ClipConfig(frames=4, rate=5.0), **PICTURE)
+OF_VOLUMES = CTPreprocessing(modality="ct", size=(4, 32, 32), windows=(WindowConfig(center=40, width=400),) * 3)
 OF_ECGS = Preprocessing(leads=("I", "II"), sampling_rate=100.0, length=40, normalize="sample", clip=None)
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import (
     Dinov2Config,
     Dinov2Model,
@@ -136,16 +137,11 @@ def checkpoint_of_the_authors(path):
 
 
 def tensors(folder, network):
-    """Of a network in the only checkpoint of an imported folder, by their names."""
+    """Of a network in the only checkpoint of a folder, by their names."""
     (checkpoint,) = (folder / "checkpoints").iterdir()
-    found = load_checkpoint_file(checkpoint / "rank-00000.safetensors")
-    return {name.removeprefix(f"model/{network}."): tensor for name, tensor in found.items() if f"/{network}." in name}
-
-
-def load_checkpoint_file(path):
-    from safetensors.torch import load_file
-
-    return load_file(path)
+    start = f"model/{network}."
+    found = load_file(checkpoint / "rank-00000.safetensors")
+    return {name.removeprefix(start): tensor for name, tensor in found.items() if name.startswith(start)}
 
 
 def test_a_checkpoint_of_the_authors_is_an_encoder_and_a_start(tmp_path, capsys):
