@@ -2,8 +2,8 @@
 
 python -m tools.contract --output DIR [--objectives jepa-ecg ...] [--page docs/matrix.md]
 
-Finds the objectives in ssls/ by itself; what runs is configs/<objective>/*_debug.yaml by main.py, as a user runs it,
-one for each modality that an objective takes. A new objective has nothing to write but that file.
+Finds the objectives in ssls/ by itself; what runs is configs/<objective>/<modality>_debug.yaml by main.py, as a user
+runs it. A new objective has nothing to write but that file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file
 
 from src.config.experiment import ExperimentConfig
+from src.data.modalities import MODALITIES
 from src.evaluation.encoder import load_encoder
 from src.files import replace_text
 from src.run.environment import code_version
@@ -170,8 +171,10 @@ def trainings() -> dict[str, Path]:
         if not (folder / "config.py").exists():
             continue
         if issubclass(importlib.import_module(f"ssls.{folder.name}.config").Config, ExperimentConfig):
-            for path in sorted(Path("configs", folder.name).glob("*_debug.yaml")):
-                found[f"{folder.name}-{path.stem.removesuffix('_debug')}"] = path
+            for modality in MODALITIES:
+                path = Path("configs", folder.name, f"{modality}_debug.yaml")
+                if path.exists():
+                    found[f"{folder.name}-{modality}"] = path
     return found
 
 

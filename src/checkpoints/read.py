@@ -48,6 +48,11 @@ class Checkpoint:
         for (kind, name), ((file, part), *_) in self._by_tensor.items():
             yield kind, name, tuple(file.shapes[part.key])
 
+    def shape(self, kind: str, name: str) -> tuple[int, ...]:
+        """Whole shape of the tensor `kind/name`."""
+        file, part = self._by_tensor[kind, name][0]
+        return tuple(file.shapes[part.key])
+
     def read(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
         """The tensor `kind/name`, put together from its ranges.
 
@@ -63,8 +68,7 @@ class Checkpoint:
         Raises:
             As `read`.
         """
-        found = self._by_tensor[kind, name]
-        saved = tuple(found[0][0].shapes[found[0][1].key])
+        found, saved = self._by_tensor[kind, name], self.shape(kind, name)
         if saved != shape:
             raise ValueError(f"{self.folder}: {kind} {name} has shape {list(saved)}, the model wants {list(shape)}")
         parts, reached = [], start

@@ -30,7 +30,7 @@ RECIPE = 1
 RECORDS_PER_PATIENT = 2
 VALIDATION_SHARE = 0.2
 RADII = 0.15, 0.35
-"""Least and greatest, as shares of the shorter side."""
+"""Least and greatest, as shares of the sides."""
 LARGE = 0.25
 RATE = 25.0
 """Frames a second of a video."""
@@ -81,12 +81,18 @@ def _stream(config: SyntheticConfig, kind: str, number: int) -> Streams:
 
 
 def _chamber(sides: tuple[int, ...], radius: float, streams: Streams) -> NDArray[np.float64]:
-    """1 inside, 0 outside, on a grid whose unit is the shorter side."""
-    unit = min(sides)
-    middle = np.array(sides) / 2 + 0.2 * unit * (streams.uniform("center", len(sides))[0] - 0.5)
+    """An ellipse at a place and of a form that is drawn."""
+    middle = 0.5 + 0.2 * (streams.uniform("center", len(sides))[0] - 0.5)
     stretch = np.exp(0.2 * (streams.uniform("stretch", len(sides))[0] - 0.5))
-    axes = np.ix_(*(np.arange(side) for side in sides))
-    squares = sum(((axis - m) / (unit * s)) ** 2 for axis, m, s in zip(axes, middle, stretch, strict=True))
+    return _ellipse(sides, radius, middle, stretch)
+
+
+def _ellipse(
+    sides: tuple[int, ...], radius: float, middle: NDArray[np.float64], stretch: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """1 inside, 0 outside; lengths are shares of the sides."""
+    axes = np.ix_(*((np.arange(side) + 0.5) / side for side in sides))
+    squares = sum(((axis - m) / s) ** 2 for axis, m, s in zip(axes, middle, stretch, strict=True))
     return 1 / (1 + np.exp((np.sqrt(squares) - radius) / 0.02))
 
 
@@ -122,7 +128,7 @@ def _video(sides: tuple[int, ...], radius: float, streams: Streams) -> tuple[dic
 
 
 def _ct(sides: tuple[int, ...], radius: float, streams: Streams) -> tuple[dict[str, bytes], dict[str, Any]]:
-    body_DHW = _chamber(sides, 0.45, streams.fork("body"))
+    body_DHW = _ellipse(sides, 0.45, np.full(3, 0.5), np.ones(3))
     hu_DHW = -1000 + 1040 * body_DHW - 890 * _chamber(sides, radius, streams) * body_DHW
     hu_DHW += 20 * streams.normal("noise", *sides)[0]
     content = pack_npz("ct", np.rint(hu_DHW)[None].astype(np.int16), compress=True)

@@ -33,6 +33,7 @@ from src.files import sync
 from src.models.any_config import read_encoder_section
 from src.models.build import build_encoder
 from src.models.config import EncoderSection
+from src.models.resize import resized
 from src.transforms.plain import AnyPreprocessing, read_preprocessing
 from src.transforms.preprocessing import Preprocessing
 
@@ -150,18 +151,21 @@ def export_encoder(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_encoder(path: Path | str) -> Encoder:
+def load_encoder(path: Path | str, sides: Sequence[int] | None = None) -> Encoder:
     """The encoder in an exported `encoder/` folder, in a checkpoint, or in a run folder: its export, else its newest
     whole checkpoint.
 
-    In evaluation mode, on the CPU, without gradients.
+    In evaluation mode, on the CPU, without gradients. `sides` are those of its input, where they are to be others than
+    it was trained with: [samples] of ECGs, [H, W], or [frames or slices, H, W] (src/models/resize.py).
 
     Raises:
-        ValueError: none of these, or damaged; names the file.
+        ValueError: none of these, or damaged, which names the file; sides that it can't have.
     """
     path = Path(path)
     folder = next((place for place in (path, path / "encoder") if (place / WEIGHTS).is_file()), None)
     encoder = _from_export(folder) if folder is not None else _from_checkpoint(find_checkpoint(path))
+    if sides is not None and tuple(sides) != encoder.config.sides:
+        encoder = _of_sides(encoder, tuple(sides))
     return encoder.eval().requires_grad_(False)
 
 
@@ -170,6 +174,21 @@ def random_encoder(like: Encoder, seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(like.config, like.preprocessing).eval().requires_grad_(False)
+
+
+def _of_sides(encoder: Encoder, sides: tuple[int, ...]) -> Encoder:
+    """The same weights for inputs of another size."""
+    old = encoder.config
+    if len(sides) != len(old.sides):
+        raise ValueError(f"the encoder's input has {len(old.sides)} sides, {list(old.sides)}, not {list(sides)}")
+    size = {"length": sides[0]} if len(sides) == 1 else {"input": sides}
+    try:
+        new = type(old).model_validate({**old.model_dump(), **size})
+    except ValidationError as error:
+        raise ValueError(f"the encoder's input can't be {list(sides)}: {error.errors()[0]['msg']}") from None
+    other = Encoder(new, encoder.preprocessing.of_sides(sides))
+    other.network.load_state_dict(resized(encoder.network.state_dict(), old, new))
+    return other
 
 
 def _from_export(folder: Path) -> Encoder:

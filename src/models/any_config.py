@@ -7,10 +7,17 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from src.models.backbone_config import BackboneConfig, TimmConfig
-from src.models.config import EncoderConfig, EncoderSection, ResNetConfig, S4Config, VisionEncoderConfig
+from src.models.config import (
+    EncoderConfig,
+    EncoderSection,
+    LeadEncoderConfig,
+    ResNetConfig,
+    S4Config,
+    VisionEncoderConfig,
+)
 
 AnyEncoderConfig = Annotated[
-    EncoderConfig | VisionEncoderConfig | ResNetConfig | S4Config | BackboneConfig | TimmConfig,
+    EncoderConfig | LeadEncoderConfig | VisionEncoderConfig | ResNetConfig | S4Config | BackboneConfig | TimmConfig,
     Field(discriminator="name"),
 ]
 _SECTIONS: TypeAdapter[EncoderSection] = TypeAdapter(AnyEncoderConfig)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint
 from src.checkpoints.read import Checkpoint, newest_checkpoint, open_checkpoint
 from src.config.experiment import ExperimentConfig
+from src.models.any_config import read_encoder_section
+from src.models.config import EncoderSection
+from src.models.resize import LEARNED, resized
 from src.run.belongs import refuse_another_run
 from src.run.folder import RunFolder
 
@@ -58,3 +66,48 @@ def initial_weights(path: Path) -> Checkpoint:
         found = f"its checkpoints are damaged ({_listed(damages)})" if damages else "it has no checkpoint"
         raise ValueError(f"init_from: {path} is neither a checkpoint nor a run folder to start from: {found}")
     return newest
+
+
+@dataclass(frozen=True)
+class ResizedWeights:
+    """The weights of a checkpoint for an encoder whose input has another size; nothing but weights."""
+
+    checkpoint: Checkpoint
+    wanted: EncoderSection
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoint.folder
+
+    @property
+    def optimizer_steps(self) -> int:
+        return self.checkpoint.optimizer_steps
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self.checkpoint.state
+
+    def names(self, kind: str) -> set[str]:
+        return self.checkpoint.names(kind)
+
+    def read(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
+        """As a checkpoint's, and learned positions interpolated.
+
+        Raises:
+            ValueError: the encoders differ in more than the size of the input; or as a checkpoint's.
+        """
+        part, saved = self.checkpoint.manifest.encoder, self.checkpoint.shape(kind, name)
+        if part is None or saved == shape or not name.endswith(LEARNED):
+            return self.checkpoint.read(kind, name, shape)
+        old = read_encoder_section(json.dumps(part["config"]))
+        return resized({name: self.checkpoint.read(kind, name, saved)}, old, self.wanted)[name]
+
+    def read_range(self, kind: str, name: str, shape: tuple[int, ...], start: int, end: int) -> Tensor:
+        """Elements [start, end) of the flattened tensor.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        if self.checkpoint.shape(kind, name) == shape:
+            return self.checkpoint.read_range(kind, name, shape, start, end)
+        return self.read(kind, name, shape).flatten()[start:end]

@@ -36,7 +36,7 @@ from src.run.clock import Clock
 from src.run.environment import environment
 from src.run.folder import Attempt
 from src.run.logs import LOGGER, Lines, Progress, duration
-from src.run.resume import find_checkpoint, initial_weights
+from src.run.resume import ResizedWeights, find_checkpoint, initial_weights
 from src.run.run import Run
 from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
@@ -189,7 +189,7 @@ class TrainingRun(Run):
         if self.config.init_from is not None:
             start = Path(self.config.init_from)
             path = broadcast_object(initial_weights(start).folder if self.ranks.first else None)
-            engine.load_weights(Checkpoint(path, read_manifest(path)))
+            engine.load_weights(ResizedWeights(Checkpoint(path, read_manifest(path)), self._encoder.config))
             self.say(f"starting from the weights of {path}")
         return 0
 

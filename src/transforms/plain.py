@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,12 @@ class _Picture(Section):
     std: tuple[Deviation, ...]
     """Of each channel; values are divided by it."""
 
+    def _squares(self, sides: tuple[int, ...]) -> dict[str, int | None]:
+        if sides[-1] != sides[-2]:
+            raise ValueError(f"pictures are squares for an encoder, and {sides[-2]} x {sides[-1]} is none")
+        margin = self.shorter_side
+        return {"size": sides[-1], "shorter_side": None if margin is None else round(margin * sides[-1] / self.size)}
+
 
 class ImagePreprocessing(_Picture):
     """How an encoder wants its images."""
@@ -65,6 +71,14 @@ class ImagePreprocessing(_Picture):
             raise ValueError(f"sample {sample['key']}: an image is one window, not {count}: set windows to 1 or null")
         config = ImageTransformConfig.model_validate(self.model_dump())
         return ImageTransform(config).plain([sample])
+
+    def of_sides(self, sides: tuple[int, ...]) -> Self:
+        """The same for inputs [H, W] of another size; what is cut off at the rim stays the same share.
+
+        Raises:
+            ValueError: they are no squares.
+        """
+        return self.model_copy(update=self._squares(sides))
 
 
 class VideoPreprocessing(_Picture):
@@ -90,6 +104,15 @@ class VideoPreprocessing(_Picture):
             frames, rate = frames_and_rate(video)
             clips += clips_at(video, self._indices(sample["key"], frames, rate, count))
         return VideoTransform(config).plain([{"key": sample["key"], "video": clip} for clip in clips])
+
+    def of_sides(self, sides: tuple[int, ...]) -> Self:
+        """The same for clips [T, H, W] of another size or number of frames.
+
+        Raises:
+            ValueError: their frames are no squares.
+        """
+        clip = self.clip.model_copy(update={"frames": sides[0]})
+        return self.model_copy(update={"clip": clip, **self._squares(sides)})
 
     def _indices(self, key: str, frames: int, rate: float, count: int | None) -> NDArray[np.int64]:
         nothing = Streams(np.zeros(1, np.uint64))
@@ -134,6 +157,10 @@ class CTPreprocessing(Section):
             for start in starts
         ]
         return transform.plain([{**sample, "ct": part} for part in parts])
+
+    def of_sides(self, sides: tuple[int, ...]) -> Self:
+        """The same for parts [D, H, W] of another size."""
+        return self.model_copy(update={"size": sides})
 
 
 def _spaced(length: int, side: int) -> Sequence[int]:

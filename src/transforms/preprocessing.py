@@ -76,6 +76,10 @@ class Preprocessing(Section):
         """The windows [W, C, L] of a sample out of shards, as `prepare`."""
         return self.prepare(sample["ecg"], sample["lead_keep"], count, f"sample {sample['key']}")
 
+    def of_sides(self, sides: tuple[int, ...]) -> Self:
+        """The same for windows [L] of another length."""
+        return self.model_copy(update={"length": sides[0]})
+
     def standardize(self, ecg_BCT: NDArray[np.float32], keep_BC: NDArray[np.bool_]) -> None:
         """Normalise and clip in place; a lead without a signal (keep False) is zero."""
         if self.normalize == "dataset":

@@ -12,7 +12,7 @@ from src.config.section import Probability, Section
 from src.losses.kinds import RegressionKind
 from src.masks.config import MaskConfig
 from src.models.backbone_config import BackboneConfig
-from src.models.config import EncoderConfig, PredictorConfig, S4Config, VisionEncoderConfig
+from src.models.config import EncoderConfig, LeadEncoderConfig, PredictorConfig, S4Config, VisionEncoderConfig
 
 
 class TeacherConfig(Section):
@@ -27,7 +27,9 @@ class TeacherConfig(Section):
 class ModelConfig(Section):
     """Encoder, its teacher, and the predictor."""
 
-    encoder: Annotated[EncoderConfig | VisionEncoderConfig | S4Config | BackboneConfig, Field(discriminator="name")]
+    encoder: Annotated[
+        EncoderConfig | LeadEncoderConfig | VisionEncoderConfig | S4Config | BackboneConfig, Field(discriminator="name")
+    ]
     """None whose features depend on the other samples of a batch, as BatchNorm's do."""
     predictor: PredictorConfig = PredictorConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -53,6 +55,15 @@ class Config(ExperimentConfig):
     def _one_input_that_fits(self) -> Self:
         check_one_each(self.data)
         check_input(self.data, self.model.encoder)
+        return self
+
+    @model_validator(mode="after")
+    def _leads_apart(self) -> Self:
+        if self.model.predictor.per_lead and not isinstance(self.model.encoder, LeadEncoderConfig):
+            raise ValueError(
+                f"model.predictor.per_lead is for encoders whose tokens are of one lead, ecg_lead_*, and "
+                f"model.encoder.name is {self.model.encoder.name}: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

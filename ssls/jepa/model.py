@@ -17,7 +17,7 @@ from src.losses.regression import feature_regression
 from src.models.build import build_encoder
 from src.models.config import TransformerConfig
 from src.models.predictor import Predictor
-from src.models.vit import gather_tokens
+from src.models.vit import VisionTransformer, gather_tokens
 from ssls.jepa.config import LossConfig, ModelConfig
 
 # B batch, C channels, L tokens, K context tokens, M target blocks, N tokens of a block, D width
@@ -28,14 +28,16 @@ class MaskNames(NamedTuple):
 
     context: str
     targets: str
+    branches: str
+    """Which branches of the student each sample goes through, where it drops some."""
     loss: str
 
 
 def mask_names(kinds: int) -> list[MaskNames]:
     """The only kind has no number."""
     if kinds == 1:
-        return [MaskNames("context", "targets", "prediction")]
-    return [MaskNames(f"context_{n}", f"targets_{n}", f"prediction_{n}") for n in range(kinds)]
+        return [MaskNames("context", "targets", "branches", "prediction")]
+    return [MaskNames(f"context_{n}", f"targets_{n}", f"branches_{n}", f"prediction_{n}") for n in range(kinds)]
 
 
 class JEPA(nn.Module):
@@ -75,16 +77,17 @@ class JEPA(nn.Module):
         for kind, name in enumerate(self.names):
             context_BK, targets_BMN = batch[name.context], batch[name.targets]
             token = kind if len(self.predictor.mask_tokens) > 1 else 0
-            seen_BKD = self.see(batch[self.modality], context_BK)
+            seen_BKD = self.see(batch[self.modality], context_BK, batch.get(name.branches))
             predicted_BMND = self.predictor(seen_BKD, context_BK, targets_BMN, token)
             wanted_BMND = gather_tokens(wanted_BLD, targets_BMN.flatten(1)).view_as(predicted_BMND)
             sums[name.loss] = feature_regression(predicted_BMND, wanted_BMND, self.loss.kind).sum()
         return sums
 
-    def see(self, signal: Tensor, context_BK: Tensor) -> Tensor:
+    def see(self, signal: Tensor, context_BK: Tensor, branches_BN2: Tensor | None = None) -> Tensor:
         """The student's features [B, K, D] of the context; what it can't leave out is zero in the signal it sees."""
-        if self.student.config.drops_tokens:
-            return self.student(signal, context_BK)
+        if isinstance(self.student, VisionTransformer):
+            tokens_BKD: Tensor = self.student(signal, context_BK, branches_BN2=branches_BN2)
+            return tokens_BKD
         return gather_tokens(self.student(hide(signal, context_BK, self.student.config.grid)), context_BK)
 
     @torch.no_grad()

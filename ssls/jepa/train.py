@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from src.data.inputs import InputBatch, open_shards, preprocessing_of, sources_of
 from src.data.loader import Batch, Loader, Prepared
@@ -13,6 +15,8 @@ from src.data.sample import Sample
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
 from src.masks.sampler import MaskSampler
+from src.models.config import LeadEncoderConfig, TransformerConfig
+from src.models.drop_path import kept_branches
 from src.optimization.schedules import linear
 from src.randomness import Streams, derive_seed
 from src.run.training import TrainingRun
@@ -28,13 +32,18 @@ ADVICE = (
 
 class Collate:
     """Samples to a batch: the input [B, C, *sides] by the name of its modality, and for each kind of mask its context
-    [B, K] and targets [B, M, N], token indices both."""
+    [B, K] and targets [B, M, N], token indices both, and the branches [B, depth, 2] that drop path keeps, if it does.
+
+    Where tokens are of one lead, masks are drawn over time and are the same on all leads (Kim, arXiv 2410.08559).
+    """
 
     def __init__(self, config: Config, preprocessing: AnyPreprocessing) -> None:
         self.input = InputBatch(config.data, preprocessing, config.seed)
         kinds = (config.mask, *config.more_masks)
         seeds = [config.seed, *(derive_seed(config.seed, f"mask {kind}") for kind in range(1, len(kinds)))]
-        grid = config.model.encoder.grid
+        self.encoder, grid = config.model.encoder, config.model.encoder.grid
+        self.leads = grid[0] if isinstance(self.encoder, LeadEncoderConfig) else 1
+        grid = grid[1:] if isinstance(self.encoder, LeadEncoderConfig) else grid
         self.masks = [MaskSampler(kind, grid, seed) for kind, seed in zip(kinds, seeds, strict=True)]
         self.names = mask_names(len(kinds))
 
@@ -44,10 +53,19 @@ class Collate:
     def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
         batch = self.input(step, samples, streams)
         for kind, (name, sampler) in enumerate(zip(self.names, self.masks, strict=True)):
-            masks = sampler(step, streams.fork("mask" if kind == 0 else f"mask {kind}"))
-            batch[name.context] = torch.from_numpy(masks.context_BK)
-            batch[name.targets] = torch.from_numpy(masks.targets_BMT)
+            of_kind = streams.fork("mask" if kind == 0 else f"mask {kind}")
+            masks = sampler(step, of_kind)
+            batch[name.context] = torch.from_numpy(on_all_leads(masks.context_BK, self.leads, sampler.length))
+            batch[name.targets] = torch.from_numpy(on_all_leads(masks.targets_BMT, self.leads, sampler.length))
+            if isinstance(self.encoder, TransformerConfig) and self.encoder.drop_path:
+                batch[name.branches] = torch.from_numpy(kept_branches(self.encoder, of_kind))
         return batch
+
+
+def on_all_leads(tokens: NDArray[np.int64], leads: int, times: int) -> NDArray[np.int64]:
+    """Token numbers [..., N] over time as those [..., leads * N] of a grid of leads and times."""
+    of_lead = tokens[..., None, :] + times * np.arange(leads)[:, None]
+    return of_lead.reshape(*tokens.shape[:-1], -1)
 
 
 def main(config: Config, run: TrainingRun) -> None:

@@ -21,6 +21,7 @@ import yaml
 from src.config import ExperimentConfig, RunConfig, Section, load_config
 from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
+from src.data.modalities import MODALITIES
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
 from src.transforms.show_ecg import AUGMENTATIONS
@@ -72,6 +73,8 @@ HIT = {
     "ct_debug": [*map(ALWAYS.format, ("window_jitter", *BODIES))],
 }
 OTHERS = {stem: {"trained": TRAINED, "hit": ([*SHORT, *hit], True)} for stem, hit in HIT.items()}
+LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1, "heads": 2}
+LEADS |= {"drop_path": 0.1, "mlp_ratio": 2.0, "registers": 1, "positions": "learned"}
 S4 = {"name": "s4", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1}
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
 PROBES = {
@@ -126,7 +129,8 @@ def experiment(config: RunConfig, check: bool) -> None:
 def main(output: Path, folder: Path) -> None:
     trained = folder / "jepa" / "ecg_debug"
     others = write_other_encoders(folder)
-    configs = sorted((ROOT / "configs").glob("*/*debug.yaml"), key=lambda path: not trains(path))
+    debug = [path for name in MODALITIES for path in (ROOT / "configs").glob(f"*/{name}_debug.yaml")]
+    configs = sorted(debug, key=lambda path: not trains(path))
     with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
@@ -153,7 +157,7 @@ def write_other_encoders(folder: Path) -> list[Path]:
     ViTModel(ViTConfig(**small, image_size=32, patch_size=4, num_channels=1)).save_pretrained(folder / "vit")
     backbone = {"name": "transformers", "folder": str(folder / "vit"), "input": [32, 32]}
     found = []
-    for stem, encoder in (("ecg_debug", S4), ("image_debug", backbone)):
+    for stem, encoder in (("ecg_debug", S4), ("ecg_debug", LEADS), ("image_debug", backbone)):
         config = yaml.safe_load((ROOT / "configs" / "jepa" / f"{stem}.yaml").read_text())
         config["model"]["encoder"] = encoder
         found.append(folder / f"{encoder['name']}.yaml")
