@@ -13,11 +13,13 @@ from transformers import (
     Dinov2Config,
     Dinov2Model,
     IJepaConfig,
+    IJepaForImageClassification,
     IJepaModel,
     SegformerConfig,
     ViTConfig,
     ViTModel,
     VJEPA2Config,
+    VJEPA2ForVideoClassification,
     VJEPA2Model,
 )
 
@@ -26,6 +28,7 @@ from src.config.load import load_config
 from src.data.shards import Shards
 from src.data.synthetic import make_synthetic
 from src.evaluation.encoder import load_encoder
+from src.models.published import from_ijepa, from_vjepa2
 from ssls.objectives import schema_of
 from tests.commands import ROOT, succeed
 from tests.config.record_reads import experiment
@@ -110,6 +113,18 @@ def test_another_backbone_is_an_encoder_that_needs_its_folder_no_more(tmp_path, 
     encoder, images = load_encoder(tmp_path / "ours"), torch.randn(2, 3, 28, 28)
     assert (encoder.preprocessing.size, encoder.preprocessing.shorter_side) == (28, 32)
     torch.testing.assert_close(encoder(images), model(images).last_hidden_state[:, 1:], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [(IJepaForImageClassification, IJEPA), (VJEPA2ForVideoClassification, VJEPA2)]
+)
+def test_a_classifier_lends_its_backbone(tmp_path, capsys, kind, config):
+    model = saved(tmp_path / "theirs", kind, config)
+    assert take(capsys, tmp_path / "theirs", tmp_path / "ours")[0] == 0
+    encoder = load_encoder(tmp_path / "ours")
+    backbone = from_ijepa(model.ijepa) if kind is IJepaForImageClassification else from_vjepa2(model.vjepa2)[0]
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(encoder.network.state_dict()[name], tensor), name
 
 
 def checkpoint_of_the_authors(path):
