@@ -4,7 +4,7 @@ python -m tools.import_weights --from facebook/ijepa_vith14_1k --output weights/
 python -m tools.import_weights --from IN1K-vit.h.14-300e.pth.tar --output weights/ijepa --for-training
 
 Takes transformers' I-JEPA, V-JEPA 2 and every backbone that `name: transformers` takes, from a folder or the hub, and
-checkpoints of I-JEPA's authors. Nothing is unpickled and no code is run. docs/weights.md tells more.
+checkpoints of I-JEPA's authors. No code that comes with them is run. docs/weights.md tells more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import nn
 
 from src.checkpoints.manifest import Manifest
@@ -161,12 +162,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _parser().parse_args(arguments)
     try:
         found = read(words.source, words.heads, words.predictor_heads)
-        rate = None if words.stride else words.rate or found.rate
+        config = found.encoder.config
+        if len(config.sides) == 2 and (words.rate is not None or words.stride is not None):
+            raise ValueError(f"--rate and --stride are of videos, and {words.source} takes images: leave them out")
+        rate = words.rate if words.rate is not None else found.rate if words.stride is None else None
         clip = ClipConfig(rate=rate, stride=words.stride)
-        part = EncoderPart("teacher", found.encoder.config, from_processor(found.said, found.encoder.config, clip))
+        part = EncoderPart("teacher", config, from_processor(found.said, config, clip))
         if words.for_training:
-            found = with_predictor(found, words.predictor)
+            found = with_predictor(found, words.predictor or SHAPE)
+        elif words.predictor is not None:
+            raise ValueError("--predictor is of --for-training: give both or neither")
         write(found, part, words.output, words.for_training)
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"error: {'.'.join(map(str, first['loc'])) or error.title}: {first['msg']}", file=sys.stderr)
+        return 1
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -180,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="new folder, which is used as a run's")
     add("--for-training", action="store_true", help="also write student, teacher and predictor, for init_from")
     shape = ("WIDTH", "DEPTH", "HEADS")
-    add("--predictor", type=int, nargs=3, metavar=shape, default=SHAPE, help="of the one drawn where there is none")
+    add("--predictor", type=int, nargs=3, metavar=shape, help="of the one drawn where there is none")
     add("--heads", type=int, help=".pth.tar: heads of the encoder, if it is as wide as no usual ViT")
     add("--predictor-heads", type=int, default=SHAPE[2], help=".pth.tar: heads of the predictor")
     step = parser.add_mutually_exclusive_group()

@@ -49,7 +49,7 @@ class BackboneConfig(EncoderSection):
         Raises:
             ValueError: it can't be read, or describes nothing that makes tokens of images or videos.
         """
-        found = self._read()
+        found = self._described
         missing = [key for key in ("image_size", "patch_size", "num_channels") if not hasattr(found, key)]
         if missing or (hasattr(found, "num_frames") and found.model_type != "videomae"):
             raise ValueError(
@@ -58,7 +58,8 @@ class BackboneConfig(EncoderSection):
             )
         return found
 
-    def _read(self) -> Any:
+    @property
+    def _described(self) -> Any:
         if self.config is None:
             try:
                 return read_architecture(self.folder)

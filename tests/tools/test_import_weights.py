@@ -245,6 +245,20 @@ def test_only_what_is_built_here_is_a_start_and_a_folder_that_is_taken_stays(tmp
     assert code == 1 and "is there already; name a new folder" in err
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--rate", 4), "--rate and --stride are of videos, and"),
+        (("--predictor", 16, 1, 2), "--predictor is of --for-training: give both or neither"),
+        (("--for-training", "--predictor", 16, 1, 3), "width 16 must be even and divisible by heads 3"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_told_in_a_sentence(tmp_path, capsys, more, message):
+    saved(tmp_path / "theirs", IJepaModel, IJEPA)
+    code, _, err = take(capsys, tmp_path / "theirs", tmp_path / "ours", *more)
+    assert code == 1 and message in err and not (tmp_path / "ours").exists()
+
+
 def test_code_in_a_folder_is_not_run(tmp_path, capsys):
     saved(tmp_path / "theirs", ViTModel, ViTConfig(**SIZE, image_size=32, patch_size=8))
     path = Path(tmp_path / "theirs" / "config.json")
