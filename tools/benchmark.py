@@ -32,7 +32,8 @@ import numpy as np
 import yaml
 
 from src.config.experiment import EvaluationConfig
-from src.masks.coverage import STYLES, batch_of_step, sampler_of
+from src.masks.counts import STYLES, TUBES, batch_of_step, sampler_of
+from src.masks.sampler import MaskSampler
 from src.metrics.bootstrap import patient_draws
 from src.metrics.classification import auroc, score_labels
 from src.metrics.coverage import coverage
@@ -48,19 +49,38 @@ from tools.benchmark_engines import benchmark_checkpoint, benchmark_engines
 from tools.benchmark_memory import benchmark_memory
 
 REPEATS = 7  # odd, so that the median is one of them
-MASK_GRIDS = ((50,), (100,), (200,), (16, 16))
+IMAGE, CLIP = (16, 16), (8, 14, 14)
+"""Tokens of 224 pixels in patches of 14, and of 16 frames of 224 pixels in tubelets of 2 x 16 x 16."""
+
+
+def mask_rows() -> Iterator[tuple[str, MaskSampler]]:
+    """What is timed: ECGs and images in each style, V-JEPA's two kinds of masks beside the published faults."""
+    for style in STYLES:
+        for grid in ((50,), (100,), (200,), IMAGE):
+            yield f"{style} | {' x '.join(map(str, grid))}", sampler_of(style, grid, seed=0)
+    for style in ("complement", "legacy_ijepa"):
+        for tubes in TUBES:
+            name = f"{style}, {tubes} tubes | {' x '.join(map(str, CLIP))}"
+            yield name, sampler_of(style, CLIP, seed=0, tubes=tubes)
 
 
 def benchmark_masks(arguments: argparse.Namespace) -> Iterator[str]:
     """Batches of masks, each of a new step, so that drawing the step's sizes is part of the time."""
-    yield f"Masks in batches of {arguments.batch}, a new step each; seconds are CPU time of one core.\n"
+    yield f"Masks in batches of {arguments.batch}, a new step each; seconds are CPU time of one core; all rows in turn,"
+    yield f"{REPEATS} rounds.\n"
     yield f"| style | grid | samples/s (median of {REPEATS}) | lowest to highest |\n| --- | --- | ---: | ---: |"
-    for style in STYLES:
-        for grid in MASK_GRIDS:
-            sampler, steps = sampler_of(style, grid, seed=0), count()
-            calls = rates(lambda: batch_of_step(sampler, next(steps), arguments.batch), arguments.seconds)  # noqa: B023
-            low, middle, high = (arguments.batch * rate for rate in (calls[0], statistics.median(calls), calls[-1]))
-            yield f"| {style} | {' x '.join(map(str, grid))} | {middle:,.0f} | {low:,.0f} to {high:,.0f} |"
+    rows = dict(mask_rows())
+    steps = {name: count() for name in rows}
+    found: dict[str, list[float]] = {name: [] for name in rows}
+    for warm in (True, *[False] * REPEATS):
+        for name, sampler in rows.items():
+            work = lambda: batch_of_step(sampler, next(steps[name]), arguments.batch)  # noqa: B023, E731
+            if warm:
+                work()
+            else:
+                found[name].append(arguments.batch * rate(work, arguments.seconds / REPEATS))
+    for name, each in found.items():
+        yield f"| {name} | {statistics.median(each):,.0f} | {min(each):,.0f} to {max(each):,.0f} |"
 
 
 def benchmark_augmentations(arguments: argparse.Namespace) -> Iterator[str]:
@@ -178,15 +198,17 @@ def rates(work: Callable[[], object], seconds: float) -> list[float]:
     A second is one of CPU time over all threads: what a core does, however many threads or other processes there are.
     """
     work()
-    found = []
-    for _ in range(REPEATS):
-        start, calls, elapsed = time.process_time(), 0, 0.0
-        while elapsed < seconds / REPEATS:
-            work()
-            calls += 1
-            elapsed = time.process_time() - start
-        found.append(calls / elapsed)
-    return sorted(found)
+    return sorted(rate(work, seconds / REPEATS) for _ in range(REPEATS))
+
+
+def rate(work: Callable[[], object], seconds: float) -> float:
+    """Calls a second of CPU time, in a stretch of so many seconds."""
+    start, calls, elapsed = time.process_time(), 0, 0.0
+    while elapsed < seconds:
+        work()
+        calls += 1
+        elapsed = time.process_time() - start
+    return calls / elapsed
 
 
 def machine() -> str:

@@ -32,7 +32,7 @@ from src.distributed.variables import LAUNCHER
 from src.engines.build import build_engine
 from src.engines.engine import Engine, Setup
 from src.files import sha256_of
-from src.masks.coverage import batch_of_step
+from src.masks.counts import batch_of_step
 from src.masks.sampler import MaskSampler
 from src.run.launch import launch
 from ssls.jepa.config import Config

@@ -3,6 +3,9 @@
 python -m tools.trial mitdb --output DIR       heartbeats of MIT-BIH: five seeds, DS1 -> DS2
 python -m tools.trial ptbxl500 --output DIR    500 records of PTB-XL: five folds, NORM or not
 python -m tools.trial ptbxl500-simulated --output DIR    the same, pre-trained on a simulated cohort
+python -m tools.trial pneumonia --output DIR   X-rays of PneumoniaMNIST: five seeds
+python -m tools.trial organs --output DIR      patches of a CT around 13 organs: five seeds
+python -m tools.trial ultrasound --output DIR  lung ultrasound clips: five seeds, and their health
 python -m tools.trial alarm --output DIR       three ways to collapse, four healthy recipes, five seeds of each
 
 Each trains with main.py as a user would; a trial that was stopped goes on with the same command.
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from tools.trial_alarm import alarm
 from tools.trial_encoders import mitdb, ptbxl500, ptbxl500_simulated
+from tools.trial_pictures import organs, pneumonia, ultrasound
 
 DATA = "MEDSSL_DATA"
 
@@ -26,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a trial; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.trial", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="TRIAL")
-    for run in (mitdb, ptbxl500, ptbxl500_simulated, alarm):
+    for run in (mitdb, ptbxl500, ptbxl500_simulated, pneumonia, organs, ultrasound, alarm):
         verb = verbs.add_parser(run.__name__.replace("_", "-"), help=(run.__doc__ or "").split("\n")[0])
         verb.add_argument("--output", type=Path, required=True, help="folder of shards, runs and table.md")
         verb.add_argument("--devices", nargs="+", default=[], help="as of main.py")

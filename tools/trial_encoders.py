@@ -46,20 +46,20 @@ def mitdb(words: argparse.Namespace) -> str:
     """Heartbeats: five seeds of pre-training on DS1, linear heads on DS1, scored on DS2; no record is in both."""
     shards = words.output / "shards"
     if not shards.exists():
-        _build(["--input", words.data / "ecg/mitdb/beats.npz", "--output", shards])
+        build("ecg", ["--input", words.data / "ecg/mitdb/beats.npz", "--output", shards])
     runs = [words.output / f"seed-{seed}" for seed in range(SEEDS)]
     for seed, run in enumerate(runs):
-        _train(words, "configs/jepa/ecg_mitdb_small.yaml", shards, run, seed)
-    _probe(words, "configs/probe/mitdb.yaml", shards, runs, words.output / "probe", 0)
+        train(words, "configs/jepa/ecg_mitdb_small.yaml", shards, run, seed)
+    probe(words, "configs/probe/mitdb.yaml", shards, runs, words.output / "probe", 0)
     results = json.loads((words.output / "probe/results.json").read_text())
     table = results["tests"]["DS2"]
-    return _written(words, f"mitdb, {SEEDS} seeds", _markdown(table, "macro", ("balanced_accuracy", "auroc")))
+    return written(words, f"mitdb, {SEEDS} seeds", markdown(table, "macro", ("balanced_accuracy", "auroc")))
 
 
 def ptbxl500(words: argparse.Namespace) -> str:
     """NORM or not: five folds of patients, fold k pre-trained with seed k on the others; scores pooled out of fold."""
     for folder, fold in _folds(words):
-        _train(words, "configs/jepa/ecg_ptbxl_small.yaml", folder / "shards", folder / "pretrain", fold)
+        train(words, "configs/jepa/ecg_ptbxl_small.yaml", folder / "shards", folder / "pretrain", fold)
     return _norm_or_not(words, f"ptbxl500, {FOLDS} folds")
 
 
@@ -70,9 +70,9 @@ def ptbxl500_simulated(words: argparse.Namespace) -> str:
     if not folder.exists():
         write_cohort(folder, cohort)
     if not (words.output / "cohort-shards").exists():
-        _build(shlex.split(build_command(folder, cohort).partition(" ecg ")[2]))
+        build("ecg", shlex.split(build_command(folder, cohort).partition(" ecg ")[2]))
     for fold_folder, fold in _folds(words):
-        _train(words, SIMULATED, words.output / "cohort-shards", fold_folder / "pretrain", fold)
+        train(words, SIMULATED, words.output / "cohort-shards", fold_folder / "pretrain", fold)
     return _norm_or_not(words, f"ptbxl500, {FOLDS} folds, pre-trained on {COHORT_PATIENTS} simulated patients")
 
 
@@ -92,7 +92,7 @@ def _norm_or_not(words: argparse.Namespace, title: str) -> str:
     """Probe the encoder of each fold, and write the table of all folds together."""
     folders = [words.output / f"fold-{fold}" for fold in range(FOLDS)]
     for fold, folder in enumerate(folders):
-        _probe(words, PTBXL500, folder / "shards", [folder / "pretrain"], folder / "probe", fold)
+        probe(words, PTBXL500, folder / "shards", [folder / "pretrain"], folder / "probe", fold)
     table = pooled_table([folder / "probe" / "predictions" / "fold" for folder in folders])
     head = load_config(Path(PTBXL500), words.set_probe, lambda _: Config).head  # type: ignore[attr-defined]
     floor = raw_floor(folders[0] / "shards", head)
@@ -100,7 +100,7 @@ def _norm_or_not(words: argparse.Namespace, title: str) -> str:
         f"\nRaw floor (amplitudes, out of fold), mean of {SHUFFLES} shuffles of the folds: {np.mean(floor):.4f}"
         f" ({', '.join(f'{value:.4f}' for value in floor)})"
     )
-    return _written(words, title, _markdown(table, "labels", ("auroc", "average_precision")) + told)
+    return written(words, title, markdown(table, "labels", ("auroc", "average_precision")) + told)
 
 
 def pooled_table(folders: Iterable[Path]) -> dict[str, Any]:
@@ -175,19 +175,25 @@ def _build_fold(archive: Path, records: list[dict[str, Any]], held_N: NDArray[np
             writer.writerow(record | {"split": "test" if held else "train"})
     flags = ["--input", archive, "--table", table, "--path-column", "path", "--patient-column", "patient"]
     flags += ["--label-columns", "NORM", "--split-column", "split", "--keep-ids", "--output", folder / "shards"]
-    _build(flags)
+    build("ecg", flags)
 
 
-def _build(flags: list[Any]) -> None:
-    if build_shards(["ecg", *map(str, flags)]):
+def build(modality: str, flags: list[Any]) -> None:
+    """Shards, by the tool's flags.
+
+    Raises:
+        ValueError: they could not be built.
+    """
+    if build_shards([modality, *map(str, flags)]):
         raise ValueError("the shards could not be built")
 
 
-def _train(words: argparse.Namespace, config: str, shards: Path, run: Path, seed: int) -> None:
+def train(words: argparse.Namespace, config: str, shards: Path, run: Path, seed: int) -> None:
+    """A run of main.py on these shards, which goes on where it was."""
     _main(words, config, [f"data.root={shards}", f"logging.folder={run}", f"seed={seed}", *words.set])
 
 
-def _probe(words: argparse.Namespace, config: str, shards: Path, runs: list[Path], folder: Path, seed: int) -> None:
+def probe(words: argparse.Namespace, config: str, shards: Path, runs: list[Path], folder: Path, seed: int) -> None:
     """A probe of finished runs, unless it is there already.
 
     Raises:
@@ -221,7 +227,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _markdown(table: Mapping[str, Any], part: str, metrics: tuple[str, ...]) -> str:
+def markdown(table: Mapping[str, Any], part: str, metrics: tuple[str, ...]) -> str:
     """Rows and paired differences with their intervals; the spread over seeds where there are several."""
     lines = [f"| | {' | '.join(metrics)} |", f"| --- | {' | '.join('---:' for _ in metrics)} |"]
     for name, scores in (table["scores"] | table["differences"]).items():
@@ -236,7 +242,8 @@ def _cell(cell: Mapping[str, Any]) -> str:
     return text + spread
 
 
-def _written(words: argparse.Namespace, title: str, table: str) -> str:
+def written(words: argparse.Namespace, title: str, table: str) -> str:
+    """The table under its title, in table.md too."""
     settings = " ".join([*words.set, *words.set_probe])
     text = f"{title}; code {code_version()}{f'; with {settings}' if settings else ''}\n\n{table}\n"
     replace_text(words.output / "table.md", text)

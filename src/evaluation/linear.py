@@ -114,7 +114,7 @@ def choose_l2(
     request) or the macro R^2 (regression). A tie goes to the stronger regularisation, and so does, with a warning, a
     criterion that no label defines.
     """
-    score = _criterion(task, criterion)
+    score = scorer(task, criterion)
     classes = _class_count(targets, None if validation is None else validation[1]) if task == "multiclass" else None
     targets_NK = _target_matrix(targets, task, classes)
     features = _finite(features_NF)
@@ -367,8 +367,8 @@ def _best(path: Sequence[float], scores: Sequence[float]) -> float:
     return best[0]
 
 
-def _criterion(task: Task, criterion: Criterion | None) -> Callable[[Array, Array], float]:
-    """The task's first criterion unless another of its own is asked for."""
+def scorer(task: Task, criterion: Criterion | None) -> Callable[[Array, Array], float]:
+    """Scores predictions by truth, both [N, K]: the task's first criterion unless another of its own is asked for."""
     if task not in CRITERIA:
         raise ValueError(f"unknown task {task!r}; choose from {tuple(CRITERIA)}")
     chosen = CRITERIA[task][0] if criterion is None else criterion

@@ -113,7 +113,7 @@ def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
             meta = sample["meta"]
             keys.append(sample["key"])
             ids.append(str(meta.get("id", sample["key"])))
-            patients.append(str(meta.get("patient_id", sample["key"])))
+            patients.append(str(sample["key"] if meta.get("patient_id") is None else meta["patient_id"]))
             truth.append(_truth(sample, target, places))
             found.append([None if _missing(meta.get(name)) else meta[name] for name in columns])
     truth_NK = np.array(truth, np.float64).reshape(len(keys), len(target.names))

@@ -29,6 +29,7 @@ TRIAL_STEPS, TRIAL_ATTEMPTS = 24, 50  # what passes has P(sizes fit) above some 
 POSITION_ATTEMPTS = 1000  # each succeeds with a probability of about a half
 TRIES = 2  # positions drawn at a time: a third more draws in half the passes
 CACHED_STEPS = 8
+LEGACY_QUANTILE = 0.95  # of what is left: a minimum of few draws may be a count that next to no position reaches
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class MaskSampler:
       last two axes (in 1-D the only one) blocks are at most side - 1 long and never reach the last row and column; K is
       the minimum over `legacy_batch` Monte Carlo positions and the context is the first K of the ascending list. The
       published K was the minimum of the batch that a GPU happened to hold; a fixed `legacy_batch` has the same
-      distribution and makes masks independent of ranks, micro-batches and resumes, as everywhere else here. Positions
-      that leave fewer than min_context tokens are not counted, since the published code drew those again.
+      distribution (of a batch of a few at most its 95 % quantile, which positions still reach) and makes masks
+      independent of ranks, micro-batches and resumes, as everywhere else here. Positions that leave fewer than
+      min_context tokens are not counted, since the published code drew those again.
 
     Raises ValueError if the configured sizes do not fit the grid.
     """
@@ -154,11 +156,12 @@ class MaskSampler:
                 context = self.grid
             draws = config.legacy_batch if self._legacy else COUNT_DRAWS
             sizes = Sizes(target, context, 0, math.prod(target))
-            left_N = np.count_nonzero(self._place(sizes, streams.fork("count"), draws)[0], axis=1)
+            left_N = np.count_nonzero(self._place(sizes, streams.fork("count"), max(draws, COUNT_DRAWS))[0], axis=1)
+            reached, left_N = int(np.quantile(left_N, LEGACY_QUANTILE, method="lower")), left_N[:draws]
             count = int(np.median(left_N))
             if count >= config.min_context:
                 if self._legacy:
-                    count = int(left_N[left_N >= config.min_context].min())
+                    count = min(int(left_N[left_N >= config.min_context].min()), reached)
                 rest = self.length - count if config.style == "complement" else math.prod(target)
                 return replace(sizes, context_tokens=count, target_tokens=rest)
         raise ValueError(

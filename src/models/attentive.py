@@ -3,13 +3,14 @@
 Several probes train at once on one pass of features: reading and encoding the data is what a probe costs.
 """
 
-# B batch, L tokens, D width, H heads, d width of a head, S settings of probes, K outputs
+# B batch, L tokens, D width, H heads, d width of a head, S settings of probes, M heads of all probes, K outputs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries to tokens, without a projection of what comes out."""
+    """Multi-head attention of one query, the same for every sample, to tokens, without a projection of what comes out.
+
+    Scores are q (Wk x) = (Wk^T q) x and values Wv (sum of a x) instead of the sum of a (Wv x): no token goes through a
+    projection, which makes a look at it 64 times as cheap where heads are 64 wide. A bias of the keys would raise all
+    scores of a head alike, which softmax does not see: `k.bias` is there for published weights alone.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -33,13 +39,29 @@ class CrossAttention(nn.Module):
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
 
-    def forward(self, queries_BQD: Tensor, tokens_BLD: Tensor, keep: Tensor | None = None) -> Tensor:
-        q, k, v = self._split(self.q(queries_BQD)), self._split(self.k(tokens_BLD)), self._split(self.v(tokens_BLD))
-        mixed_BHQd = F.scaled_dot_product_attention(q, k, v, None if keep is None else keep[:, None, None])
-        return mixed_BHQd.transpose(1, 2).flatten(2)
+    def looks(self, query_D: Tensor) -> Tensor:
+        """What each head multiplies tokens with to score them, [H, D]."""
+        q_Hd = self.q(query_D).unflatten(0, (self.heads, -1))
+        k_HdD = self.k.weight.unflatten(0, q_Hd.shape)
+        return (q_Hd.unsqueeze(1) @ k_HdD).squeeze(1) / math.sqrt(q_Hd.shape[1])
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def values(self, seen_BHD: Tensor) -> Tensor:
+        """[B, D] of the mean token that each head has seen."""
+        v_HDd = self.v.weight.unflatten(0, (self.heads, -1)).transpose(1, 2)
+        return (seen_BHD.transpose(0, 1) @ v_HDd).transpose(0, 1).flatten(1) + self.v.bias
+
+
+def normalised(tokens_BLD: Tensor) -> Tensor:
+    """Tokens as a LayerNorm has them before its own weight and bias."""
+    return F.layer_norm(tokens_BLD, tokens_BLD.shape[-1:], eps=EPS)
+
+
+def seen_by(looks_HD: Tensor, tokens_BLD: Tensor, keep: Tensor | None) -> Tensor:
+    """The mean of the tokens [B, H, D], weighed by softmax of their scores, for each look."""
+    scores_BHL = looks_HD @ tokens_BLD.transpose(1, 2)
+    if keep is not None:
+        scores_BHL = scores_BHL.masked_fill(~keep[:, None], -math.inf)
+    return scores_BHL.softmax(-1) @ tokens_BLD
 
 
 class AttentivePooler(nn.Module):
@@ -64,9 +86,17 @@ class AttentivePooler(nn.Module):
         """[B, D]; tokens where `keep` [B, L] is False are not looked at, and each sample must keep one."""
         for block in self.blocks:
             tokens_BLD = block(tokens_BLD, keep=keep)
-        query_B1D = self.query.expand(len(tokens_BLD), -1, -1)
-        pooled_B1D = query_B1D + self.cross(query_B1D, self.norm1(tokens_BLD), keep)
-        return (pooled_B1D + self.mlp(self.norm2(pooled_B1D))).squeeze(1)
+        return self.conclude(seen_by(self.looks(), normalised(tokens_BLD), keep))
+
+    def looks(self) -> Tensor:
+        """What scores normalised tokens, [H, D]: the weight of norm1 is in it, its bias raises all scores alike."""
+        return self.cross.looks(self.query.flatten()) * self.norm1.weight
+
+    def conclude(self, seen_BHD: Tensor) -> Tensor:
+        """[B, D] of the mean normalised token that each head has seen; weights sum to 1, so norm1 can come here."""
+        values_BD = self.cross.values(seen_BHD * self.norm1.weight + self.norm1.bias)
+        pooled_BD = self.query.flatten() + values_BD
+        return pooled_BD + self.mlp(self.norm2(pooled_BD))
 
 
 class AttentiveProbe(nn.Module):
@@ -103,7 +133,7 @@ class AttentiveProbes(nn.Module):
         self, width: int, heads: int, layers: int, outputs: int, settings: Sequence[ProbeSetting], seed: int
     ) -> None:
         super().__init__()
-        self.settings = tuple(settings)
+        self.settings, self.layers = tuple(settings), layers
         self.probes = nn.ModuleList()
         for _ in self.settings:
             with torch.random.fork_rng(devices=()):
@@ -111,15 +141,28 @@ class AttentiveProbes(nn.Module):
                 self.probes.append(AttentiveProbe(width, heads, layers, outputs))
 
     def forward(self, tokens_BLD: Tensor, keep: Tensor | None = None) -> Tensor:
-        """[S, B, K], in the order of the settings."""
-        return torch.stack([probe(tokens_BLD, keep) for probe in self.probes])
+        """[S, B, K], in the order of the settings.
+
+        Without blocks of their own all probes look at the same normalised tokens, in one product: ten cost little more
+        than one.
+        """
+        if self.layers:
+            return torch.stack([probe(tokens_BLD, keep) for probe in self.probes])
+        probes = [cast(AttentiveProbe, probe) for probe in self.probes]
+        looks = [probe.pooler.looks() for probe in probes]
+        seen_BMD = seen_by(torch.cat(looks), normalised(tokens_BLD), keep)
+        seen = seen_BMD.split([len(look) for look in looks], 1)
+        return torch.stack([probe.head(probe.pooler.conclude(of)) for probe, of in zip(probes, seen, strict=True)])
 
     def groups(self) -> list[dict[str, Any]]:
-        """One group of an optimizer for each probe, with its learning rate and weight decay."""
-        return [
-            {"params": list(probe.parameters()), "lr": setting.lr, "weight_decay": setting.weight_decay}
-            for probe, setting in zip(self.probes, self.settings, strict=True)
-        ]
+        """Two groups of an optimizer for each probe, with its learning rate: matrices decay, vectors do not."""
+        groups: list[dict[str, Any]] = []
+        for probe, setting in zip(self.probes, self.settings, strict=True):
+            for decays in (True, False):
+                chosen = [parameter for parameter in probe.parameters() if (parameter.ndim == 2) == decays]
+                decay = setting.weight_decay if decays else 0.0
+                groups.append({"params": chosen, "lr": setting.lr, "weight_decay": decay})
+        return groups
 
 
 SELF_ATTENTION = Layout(

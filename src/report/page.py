@@ -90,6 +90,7 @@ def render(runs: Sequence[RunData], show_ecg: bool = True) -> str:
         probes=content["probe"],
         probe_tests=_probe_tests(content["probe"]),
         row_words=probe.row_words,
+        search_tables=probe.search_tables,
         masks=content["masks"],
         show_ecg=show_ecg,
         maps=content["embeddings"],

@@ -67,15 +67,32 @@ class Table(_Part):
     groups: dict[str, dict[str, Table]] = {}
 
 
+class Tried(_Part):
+    """A setting of an attentive head, and what it scored on the held-out records."""
+
+    lr: float
+    weight_decay: float
+    score: float | None = None
+
+
+class Search(_Part):
+    """All settings that were tried for one encoder."""
+
+    chosen: int
+    tried: tuple[Tried, ...]
+
+
 class Row(_Part):
     """What was scored."""
 
     name: str
     kind: str = ""
     encoders: tuple[str, ...] = ()
+    head: str | None = None
     pool: str | None = None
     width: int | None = None
     l2: tuple[float | None, ...] = ()
+    search: tuple[Search, ...] = ()
 
 
 class Bootstrap(_Part):
@@ -289,9 +306,34 @@ def gap_sentence(gap: Gap, row: str = "pretrained", start: str = "random_init") 
 
 def row_words(row: Row) -> list[str]:
     """A row of the table of what was scored."""
-    l2 = ", ".join(dict.fromkeys(f"{value:g}" for value in row.l2 if value is not None))
+    chosen = [f"l2 {value:g}" for value in row.l2 if value is not None]
+    settings = [search.tried[search.chosen] for search in row.search]
+    chosen += [f"lr {setting.lr:g} and weight decay {setting.weight_decay:g}" for setting in settings]
     encoders = ", ".join(dict.fromkeys(encoder_name(path) for path in row.encoders))
-    return [row.name, row.kind, encoders, row.pool or "", "" if row.width is None else f"{row.width:,}", l2]
+    width = "" if row.width is None else f"{row.width:,}"
+    return [row.name, row.kind, encoders, row.head or "", row.pool or "", width, ", ".join(dict.fromkeys(chosen))]
+
+
+def search_tables(rows: Iterable[Row]) -> list[tuple[str, ScoreTable]]:
+    """Of each attentive head a title and its held-out scores, learning rates x weight decays."""
+    return [
+        (f"{row.name}{f', encoder {number}' if len(row.search) > 1 else ''}", _search_table(search))
+        for row in rows
+        for number, search in enumerate(row.search, 1)
+    ]
+
+
+def _search_table(search: Search) -> ScoreTable:
+    rates = sorted({tried.lr for tried in search.tried})
+    decays = sorted({tried.weight_decay for tried in search.tried})
+    cells = {
+        (tried.lr, tried.weight_decay): shown(Cell(value=tried.score))._replace(
+            note="chosen" * (place == search.chosen)
+        )
+        for place, tried in enumerate(search.tried)
+    }
+    body = [([f"lr {lr:g}"], [cells.get((lr, decay), shown(None)) for decay in decays]) for lr in rates]
+    return ScoreTable([f"weight decay {decay:g}" for decay in decays], body)
 
 
 def encoder_name(path: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from src.config.attentive import AttentiveConfig
 from src.config.data import CacheConfig, check_cache
 from src.config.experiment import RunConfig
 from src.config.section import Section
@@ -34,7 +35,8 @@ class DataConfig(Section):
     train: str = "train"
     """Split that the heads are fitted on."""
     validation: str | None = "val"
-    """Split that gives l2 and thresholds; null takes both out of fold from `train`, patients kept together."""
+    """Split that chooses how heads learn (l2; lr and weight decay of attentive ones) and gives thresholds; null takes
+    both out of fold from `train`, patients kept together."""
     tests: dict[str, TestConfig] = Field(default={"test": TestConfig()}, min_length=1)
     """Test sets by name."""
     batch_size: PositiveInt = 64
@@ -69,21 +71,26 @@ class TargetConfig(Section):
 
 
 class FeatureConfig(Section):
-    """How the tokens of a record become one vector."""
+    """Which tokens a record has, and how they become one vector; attentive heads take them as they are."""
 
     pool: Literal["mean", "mean+std", "mean+max", "tokens"] = "mean"
     """Mean over the tokens, with their std or maximum beside it, or all tokens in a row."""
     windows: PositiveInt | None = None
-    """Evenly spaced windows of the encoder's length in each record, their vectors averaged; null covers the record."""
+    """Evenly spaced windows of the encoder's length in each record; their vectors are averaged, and for attentive heads
+    their tokens are one set. null covers the record."""
 
 
 class HeadConfig(Section):
-    """The linear heads: logistic, softmax or ridge regression, solved to the optimum."""
+    """What reads the frozen tokens."""
 
+    kind: Literal["linear", "attentive"] = "linear"
+    """linear: logistic, softmax or ridge regression on pooled tokens, solved to the optimum; attentive: a learned query
+    that looks at the tokens, then a linear layer, trained. Rows without tokens have linear heads in any case."""
     l2: tuple[Annotated[float, Field(gt=0.0)], ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    """Strengths to choose from: mean loss + l2 / 2 |weight|^2 on standardised features."""
+    """Strengths of linear heads to choose from: mean loss + l2 / 2 |weight|^2 on standardised features."""
+    attentive: AttentiveConfig = AttentiveConfig()
     criterion: Literal["auto", "auroc", "balanced_accuracy"] = "auto"
-    """What chooses l2; auto: macro AUROC, and R2 for a regression. balanced_accuracy is for classes."""
+    """What chooses; auto: macro AUROC, and R2 for a regression. balanced_accuracy is for classes."""
     balanced: bool = False
     """Weigh records so that each class counts the same."""
     folds: PositiveInt = Field(default=5, ge=2)
@@ -97,6 +104,8 @@ class RowsConfig(Section):
 
     random_init: bool = True
     """The same architecture with random weights, once for each encoder of init_from."""
+    linear: bool = True
+    """With head.kind attentive: linear heads on the same encoders too; the difference is what attention adds."""
     raw: Literal["amplitudes", "samples"] | None = None
     """A linear model without any encoder: six amplitude statistics of each lead, or every sample of the signal."""
     scores: dict[str, str] = {}
@@ -122,7 +131,7 @@ class ScoresConfig(Section):
 
 
 class Config(RunConfig):
-    """A linear probe on frozen features."""
+    """A probe on frozen features, linear or attentive."""
 
     init_from: str | tuple[str, ...]
     """An exported encoder/, a checkpoint or a run folder; several are seeds of one recipe, scored together."""
@@ -133,11 +142,11 @@ class Config(RunConfig):
     rows: RowsConfig = RowsConfig()
     scores: ScoresConfig = ScoresConfig()
     seed: NonNegativeInt = 0
-    """Of folds, bootstrap and random encoders (seed, seed + 1, ...)."""
+    """Of folds, bootstrap, attentive heads and random encoders (seed, seed + 1, ...)."""
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
-        taken = {"pretrained", "random_init", "raw"} & set(self.rows.scores)
+        taken = {"pretrained", "random_init", "linear", "raw"} & set(self.rows.scores)
         if taken:
             raise ValueError(f"rows.scores: {', '.join(sorted(taken))} is the name of a row of its own; use another")
         if self.rows.ceiling is not None and (self.rows.ceiling not in self.rows.scores or not self.rows.random_init):

@@ -1,4 +1,4 @@
-"""The heads of a probe: l2 chosen, thresholds set, both without the test records."""
+"""The linear heads of a probe: l2 chosen, thresholds set, both without the test records."""
 
 # N records, F features, K labels, classes or targets
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from src.evaluation.attentive import AttentiveHead, Chosen
 from src.evaluation.linear import LinearHead, choose_l2, fit_linear, patient_folds
 from src.evaluation.targets import Cases, Target
 from src.metrics.classification import best_threshold
@@ -23,10 +24,12 @@ Features = Mapping[str, NDArray[np.floating]]
 class Fitted:
     """One encoder's head and what it predicts on each test set, [N, K]."""
 
-    predictions: dict[str, NDArray[np.floating]]
+    predictions: Mapping[str, NDArray[np.floating]]
     thresholds_K: NDArray[np.float64] | None
-    head: LinearHead | None = None
+    head: LinearHead | AttentiveHead | None = None
     """None where the predictions are somebody else's."""
+    search: Chosen | None = None
+    """How an attentive head was chosen."""
 
 
 def fit_head(features: Features, cases: Mapping[str, Cases], target: Target, config: HeadConfig, seed: int) -> Fitted:

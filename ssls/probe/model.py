@@ -1,4 +1,4 @@
-"""A probe's encoder as a module with the one door; its heads are solved, not trained (src/evaluation/linear.py)."""
+"""A probe's encoder as a module with the one door; its heads see no more of it than its tokens."""
 
 from __future__ import annotations
 

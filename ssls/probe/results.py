@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from src.config.load import dump_config
+from src.evaluation.attentive import AttentiveHead, Chosen
 from src.evaluation.embeddings import save_embeddings
 from src.evaluation.encoder import Encoder
+from src.evaluation.linear import LinearHead
 from src.evaluation.targets import Cases, Target, as_word
 from src.files import replace_text
 from src.run.belongs import probe_identity, refuse_another_probe
@@ -171,21 +174,33 @@ def describe_row(
     config: Config, name: str, of_row: list[Fitted], features: Mapping[str, list[dict[str, NDArray[np.float32]]]]
 ) -> dict[str, Any]:
     """A row of results.json."""
-    heads = [fitted.head for fitted in of_row]
+    linear = [fitted.head for fitted in of_row if isinstance(fitted.head, LinearHead)]
+    encoder = name in ("pretrained", "random_init", "linear") and name in features
     return {
         "name": name,
-        "kind": "encoder" if name in ("pretrained", "random_init") else "raw" if name == "raw" else "scores",
-        "encoders": list(config.encoders) if name == "pretrained" else [],
-        "pool": config.features.pool if name in ("pretrained", "random_init") else None,
-        "width": features[name][0]["train"].shape[1] if name in features else None,
-        "l2": [head.l2 for head in heads if head is not None],
-        "converged": all(head.converged for head in heads if head is not None),
+        "kind": "encoder" if encoder else "raw" if name == "raw" else "scores",
+        "encoders": list(config.encoders) if encoder and name != "random_init" else [],
+        "head": "linear" if linear else "attentive" if encoder else None,
+        "pool": config.features.pool if encoder and linear else None,
+        "width": features[name][0]["train"].shape[1] if linear else None,
+        "l2": [head.l2 for head in linear],
+        "converged": all(head.converged for head in linear),
+        "search": [describe_search(fitted.search) for fitted in of_row if fitted.search is not None],
         "thresholds": [
             [None if np.isnan(value) else float(value) for value in fitted.thresholds_K]
             for fitted in of_row
             if fitted.thresholds_K is not None
         ],
     }
+
+
+def describe_search(search: Chosen) -> dict[str, Any]:
+    """How the settings of an attentive head scored on the held-out records; null where a probe has diverged."""
+    tried = [
+        {"lr": setting.lr, "weight_decay": setting.weight_decay, "score": None if math.isnan(score) else score}
+        for setting, score in zip(search.settings, search.scores, strict=True)
+    ]
+    return {"chosen": search.place, "tried": tried}
 
 
 def write_predictions(folder: Path, cases: Cases, target: Target, rows: Rows, test: str) -> None:
@@ -204,15 +219,26 @@ def write_predictions(folder: Path, cases: Cases, target: Target, rows: Rows, te
 
 
 def write_heads(folder: Path, rows: Rows) -> None:
-    """The heads as safetensors: logits = ((features - mean) / std) weight^T + bias."""
+    """The heads as safetensors. Linear: logits = ((features - mean) / std) weight^T + bias.
+
+    Attentive: the weights of an `AttentiveProbe` by name, and `mean` and `std` of what a regression predicts.
+    """
     folder.mkdir(parents=True)
     for name, of_row in rows.items():
         for number, fitted in enumerate(of_row):
             if fitted.head is not None:
-                head = fitted.head
-                parts = {"mean": head.mean_F, "std": head.std_F, "weight": head.weight_KF, "bias": head.bias_K}
-                tensors = {part: torch.from_numpy(np.ascontiguousarray(values)) for part, values in parts.items()}
-                save_file(tensors, folder / f"{name}.{number}.safetensors")
+                save_file(tensors_of(fitted.head), folder / f"{name}.{number}.safetensors")
+
+
+def tensors_of(head: LinearHead | AttentiveHead) -> dict[str, torch.Tensor]:
+    if isinstance(head, LinearHead):
+        parts = {"mean": head.mean_F, "std": head.std_F, "weight": head.weight_KF, "bias": head.bias_K}
+    else:
+        parts = {"mean": head.mean_K, "std": head.std_K}
+    found = {part: torch.from_numpy(np.ascontiguousarray(values)) for part, values in parts.items()}
+    if isinstance(head, AttentiveHead):
+        found |= {part: tensor.cpu().contiguous() for part, tensor in head.probe.state_dict().items()}
+    return found
 
 
 def macro_scores(tables: Mapping[str, dict[str, Any]]) -> dict[str, float]:

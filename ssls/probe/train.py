@@ -1,4 +1,4 @@
-"""What frozen features are worth: linear heads on them, beside the random encoder's, scored on each test set."""
+"""What frozen features are worth: heads on them, beside the random encoder's, scored on each test set."""
 
 # N records, F features, K labels, classes or targets
 
@@ -21,12 +21,15 @@ from src.evaluation.targets import Cases, Target, column_target, label_target, r
 from src.metrics.classification import two_classes
 from src.metrics.table import score_table
 from src.run.run import Run
+from ssls.probe.attentive import fit_attentive
 from ssls.probe.config import Config
 from ssls.probe.heads import Fitted, fit_head, thresholds
 from ssls.probe.model import Frozen
 from ssls.probe.results import claim, key_column, read_scores, write_results
 
 HELD = ("train", "validation")
+Features = dict[str, list[dict[str, NDArray[np.float32]]]]
+"""[N, F] by row, encoder and split."""
 
 
 def main(config: Config, run: Run) -> None:
@@ -40,10 +43,11 @@ def main(config: Config, run: Run) -> None:
         return
     claim(config, run, cases, encoders)
     run.say(describe(config, target, cases))
-    features = embed_all(config, run, encoders, cases)
+    features, rows = embed_all(config, run, encoders, cases, target)
     if run.ranks.first:
-        rows = {}
         for name, of_row in features.items():
+            if name in rows:
+                continue
             run.say(f"fitting {len(config.head.l2)} strengths on the features of {name}")
             rows[name] = [fit_head(of_one, cases, target, config.head, config.seed) for of_one in of_row]
         rows |= {name: [as_fitted(scores, cases, target, config)] for name, scores in others.items()}
@@ -103,27 +107,41 @@ def describe(config: Config, target: Target, cases: dict[str, Cases]) -> str:
 
 
 def embed_all(
-    config: Config, run: Run, encoders: list[Encoder], cases: dict[str, Cases]
-) -> dict[str, list[dict[str, NDArray[np.float32]]]]:
-    """Features [N, F] by row, encoder and split; on every rank, but for the raw ones, which only rank 0 needs."""
+    config: Config, run: Run, encoders: list[Encoder], cases: dict[str, Cases], target: Target
+) -> tuple[Features, dict[str, list[Fitted]]]:
+    """Features [N, F] by row, encoder and split, on every rank but for the raw ones, which only rank 0 needs; and the
+    rows whose heads are attentive, on rank 0: tokens are kept for one encoder at a time."""
     rows = {"pretrained": encoders}
     if config.rows.random_init:
         rows["random_init"] = [random_encoder(like, config.seed + number) for number, like in enumerate(encoders)]
-    found: dict[str, list[dict[str, NDArray[np.float32]]]] = {}
+    found: Features = {}
+    fitted: dict[str, list[Fitted]] = {}
     for row, of_row in rows.items():
         found[row] = []
         for number, encoder in enumerate(of_row):
             run.say(f"embedding with {row} {number + 1} of {len(of_row)}")
             door = FrozenEngine(Frozen(encoder), config.engine, run.ranks)
-            found[row].append({name: features_of(config, run, door, encoder, of) for name, of in cases.items()})
+            records = {name: records_of(config, encoder, of) for name, of in cases.items()}
+            if config.head.kind == "linear":
+                found[row].append({name: features_of(config, run, door, of) for name, of in records.items()})
+                continue
+            pooled, head = fit_attentive(config, run, door, records, cases, target)
+            found[row].append(pooled)
+            if head is not None:
+                fitted.setdefault(row, []).append(head)
+    if config.head.kind == "attentive" and config.rows.linear:
+        found["linear"] = found["pretrained"]
     if config.rows.raw is not None and run.ranks.first:
         kind, wants = config.rows.raw, encoders[0].preprocessing
         found["raw"] = [{name: raw_features(of.shards, of.samples_N, kind, wants) for name, of in cases.items()}]
-    return found
+    return found, fitted
 
 
-def features_of(config: Config, run: Run, door: FrozenEngine, encoder: Encoder, cases: Cases) -> NDArray[np.float32]:
-    records = Records(cases.shards, cases.samples_N, encoder.preprocessing, config.features.windows)
+def records_of(config: Config, encoder: Encoder, cases: Cases) -> Records:
+    return Records(cases.shards, cases.samples_N, encoder.preprocessing, config.features.windows)
+
+
+def features_of(config: Config, run: Run, door: FrozenEngine, records: Records) -> NDArray[np.float32]:
     return embed(door, records, config.features.pool, config.data.batch_size, run.ranks)
 
 

@@ -31,7 +31,7 @@ from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-ROOMS = "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
+ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
@@ -84,6 +84,7 @@ PROBES = {
     "remote": (["data.root={address}", *CACHED], False),
     "labels": (["rows.raw=amplitudes", "scores.groups=[heart_rate]", "scores.edges.heart_rate=[90]"], False),
     "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
+    "attentive": (["head.kind=attentive", "head.folds=2", "head.attentive.epochs=1"], False),
 }
 
 Reads = set[tuple[str, str]]

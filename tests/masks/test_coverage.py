@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.masks.coverage import (
+from src.masks.counts import (
     CONTEXT,
     NEITHER,
     STYLES,
@@ -17,11 +17,9 @@ from src.masks.coverage import (
     coverage,
     examples,
     labels,
-    landmarks,
-    main,
     sampler_of,
-    tables,
 )
+from src.masks.coverage import GRIDS, landmarks, main, steps_of, tables
 from src.masks.sampler import Masks
 from tests.masks.reference import draw, indicators, p_same_mean
 from tests.masks.test_sampler import p_flip
@@ -58,17 +56,25 @@ def test_coverage_agrees_with_counting_one_token_after_the_other(style: str, gri
 
 
 def test_landmarks_of_a_ramp() -> None:
-    assert list(landmarks(np.arange(50.0)).values()) == [0.0, 25.0, 49.0, 47.0, 24.5]
+    assert list(landmarks(np.arange(50.0), (50,)).values()) == [0.0, 25.0, 49.0, 47.0, 24.5]
+
+
+def test_landmarks_of_a_volume_are_means_over_the_other_axes() -> None:
+    found = landmarks(np.arange(24.0), (2, 3, 4))
+    assert [found[f"{place} tubelet"] for place in ("first", "last")] == [5.5, 17.5]
+    assert [found[f"{place} row"] for place in ("first", "middle", "last")] == [7.5, 11.5, 15.5]
+    assert [found[f"{place} column"] for place in ("first", "middle", "last")] == [10.0, 12.0, 13.0]
+    assert found["mean of all"] == 11.5
 
 
 def test_examples_are_of_different_steps() -> None:
-    examples_RL = examples(sampler_of("multiblock", (50,), seed=0))
+    examples_RL = examples(sampler_of("multiblock", (50,), seed=0), 12)
     assert examples_RL.shape == (12, 50) and len(np.unique((examples_RL == CONTEXT).sum(1))) > 4
 
 
-@pytest.mark.parametrize("tokens", [50, 200])
-def test_the_tables_of_the_page_are_what_the_code_gives(tokens: int, page: str) -> None:
-    text, _ = tables(tokens, steps=200, batch=128, seed=0)
+@pytest.mark.parametrize("grid", [(200,), *GRIDS])
+def test_the_tables_of_the_page_are_what_the_code_gives(grid: tuple[int, ...], page: str) -> None:
+    text, _ = tables(grid, steps_of(grid), batch=128, seed=0)
     for table in text.split("\n\n"):
         assert table in page
 
@@ -94,21 +100,26 @@ def p_values(style: str, tokens: int) -> list[float]:
     return same + mirrored
 
 
-def test_the_picture_of_the_page_is_a_small_png(page: str) -> None:
-    assert "](masks_ecg.png)" in page
-    assert_is_a_small_png(DOCS / "masks_ecg.png")
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_pictures_of_the_page_are_small_pngs(grid: tuple[int, ...], page: str) -> None:
+    name = f"masks_{'x'.join(map(str, grid))}.png"
+    assert f"]({name})" in page
+    assert_is_a_small_png(DOCS / name)
 
 
-def test_the_module_writes_the_picture_and_prints_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = ["--tokens", "40", "--seconds", "2.5", "--steps", "2", "--batch", "3"]
-    assert main(["--output", str(tmp_path / "new"), *arguments]) == 0
-    assert capsys.readouterr().out.strip() == tables(40, 2, 3, seed=0)[0]
-    assert_is_a_small_png(tmp_path / "new" / "masks_ecg.png")
+@pytest.mark.parametrize("grid", [(40,), (9, 10), (3, 9, 10)])
+def test_the_module_writes_a_picture_and_prints_the_tables_of_a_grid(
+    grid: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sides = [str(side) for side in grid]
+    assert main(["--output", str(tmp_path / "new"), "--grid", *sides, "--steps", "2", "--batch", "20"]) == 0
+    assert capsys.readouterr().out.strip() == tables(grid, 2, 20, seed=0)[0]
+    assert_is_a_small_png(tmp_path / "new" / f"masks_{'x'.join(sides)}.png")
     assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_too_few_tokens_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["--output", str(tmp_path), "--tokens", "16"]) == 1
+    assert main(["--output", str(tmp_path), "--grid", "16"]) == 1
     assert capsys.readouterr().err.startswith("error: mask.min_context: ")
 
 
@@ -116,4 +127,4 @@ def assert_is_a_small_png(path: Path) -> None:
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n") and data.endswith(b"IEND\xaeB`\x82")
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    assert 800 <= width <= 2000 and 400 <= height <= 1200 and 20_000 < len(data) < 200_000
+    assert 600 <= width <= 2000 and 400 <= height <= 1400 and 10_000 < len(data) < 200_000

@@ -183,7 +183,7 @@ def test_every_token_is_sometimes_context_and_sometimes_target(style: str, grid:
 
 
 @pytest.mark.parametrize("style", ["multiblock", "complement"])
-@pytest.mark.parametrize("grid", [(50,), (9, 7)])
+@pytest.mark.parametrize("grid", GRIDS)
 def test_coverage_is_symmetric_under_reversal(style: str, grid: tuple[int, ...]) -> None:
     length = int(np.prod(grid))
     sampler = MaskSampler(MaskConfig(style=style, **SMALL), grid, seed=0)
@@ -197,7 +197,7 @@ def p_flip(covered_BL: np.ndarray, grid: tuple[int, ...], axis: int) -> float:
     covered = covered_BL.reshape(-1, *grid)
     difference = covered - np.flip(covered, axis + 1)
     half = np.take(difference, range(grid[axis] // 2), axis + 1)  # the other half is its mirror image
-    return p_zero_mean(half.reshape(len(half), -1))
+    return p_zero_mean(half.reshape(len(half), -1)) if half.any() else 1.0  # tubes are the same in every frame
 
 
 def test_the_symmetry_test_sees_a_missing_last_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +248,63 @@ def test_video_blocks_are_tubes_of_full_length_or_of_the_given_share() -> None:
     assert (frames == frames[:, :1]).all()
     short = MaskSampler(MaskConfig(temporal_scale=(0.5, 0.5)), grid, seed=0)
     assert short.sizes(0).target_shape[0] == 4 and short.sizes(0).context_shape[0] == 8
+
+
+VJEPA = {
+    "short": MaskConfig(style="complement", targets=8, target_scale=(0.15, 0.15), min_context=4),
+    "long": MaskConfig(style="complement", targets=2, target_scale=(0.7, 0.7), min_context=4),
+}
+
+
+@pytest.mark.parametrize("tubes", VJEPA)
+def test_tubes_of_vjepa_are_those_of_the_definition_symmetric_and_a_partition(tubes: str) -> None:
+    grid, rng = (4, 6, 6), random.Random(6)
+    sampler = MaskSampler(VJEPA[tubes], grid, seed=0)
+    context_BL, target_BL = coverage(sampler(2, streams(4000)), 144)
+    wanted = [draw(grid, sampler.sizes(2), VJEPA[tubes].targets, rng, "complement")[0] for _ in range(1500)]
+    assert p_same_mean(context_BL, indicators(wanted, 144)) > 1e-3
+    assert min(p_flip(context_BL, grid, axis) for axis in range(3)) > 1e-3
+    assert (context_BL + target_BL == 1).all() and len(np.unique(context_BL.sum(1))) == 1
+
+
+@pytest.mark.parametrize("tubes", VJEPA)
+def test_tubes_span_all_frames_and_every_token_is_context_and_target_at_some_time(tubes: str) -> None:
+    grid = (8, 14, 14)
+    sampler = MaskSampler(VJEPA[tubes], grid, seed=0)
+    assert {sampler.sizes(step).target_shape[0] for step in range(5)} == {8}
+    covered = [coverage(sampler(step, streams(60, first=60 * step)), 1568) for step in range(20)]
+    context_L, target_L = (sum(of_step[role].sum(0) for of_step in covered) for role in (0, 1))
+    if tubes == "short":
+        assert context_L.all() and target_L.all()
+    else:  # two blocks that hide most always meet in the middle
+        assert target_L.all() and context_L.reshape(grid)[:, [0, -1]].all() and context_L.reshape(grid)[:, :, 0].all()
+
+
+def test_the_kinds_of_masks_of_a_sample_are_independent() -> None:
+    counts = []
+    for name, tubes in enumerate(VJEPA):
+        of_kind = streams(2000).fork(f"mask {name}")
+        context_BL, _ = coverage(MaskSampler(VJEPA[tubes], (2, 8, 8), seed=name)(0, of_kind), 128)
+        counts.append(context_BL.reshape(-1, 2, 8, 8)[..., :4].mean((1, 2, 3)))  # where the context lies: left or right
+    assert stats.pearsonr(*counts).pvalue > 1e-3
+    same = [MaskSampler(VJEPA["short"], (2, 8, 8), seed=0)(0, streams(200).fork(f"mask {kind}")) for kind in (0, 1)]
+    assert not np.array_equal(same[0].context_BK, same[1].context_BK)
+
+
+def test_legacy_falls_along_time_and_the_default_does_not() -> None:
+    frequency = {}
+    for style, keys in (("legacy_ijepa", {"context_scale": (1.0, 1.0)}), ("complement", {})):
+        sampler = MaskSampler(MaskConfig(style=style, targets=8, target_scale=(0.15, 0.15), **keys), (8, 14, 14), 0)
+        context = sum(coverage(sampler(step, streams(50)), 1568)[0].mean(0) for step in range(10)) / 10
+        frequency[style] = context.reshape(8, 196).mean(1)
+    assert frequency["legacy_ijepa"][0] > 0.2 and frequency["legacy_ijepa"][-1] < 0.02
+    assert frequency["complement"][-1] == pytest.approx(frequency["complement"][0], abs=0.01)
+
+
+def test_a_legacy_batch_of_one_never_asks_for_more_than_positions_reach() -> None:
+    keys = {"targets": 8, "target_scale": (0.15, 0.15), "context_scale": (1.0, 1.0), "legacy_batch": 1}
+    sampler = MaskSampler(MaskConfig(style="legacy_ijepa", **keys), (8, 14, 14), seed=0)
+    assert sampler(34, streams(1)).context_BK.shape[1] == sampler.sizes(34).context_tokens
 
 
 def test_sizes_that_leave_no_context_are_refused_at_the_start() -> None:

@@ -133,6 +133,24 @@ def test_probe_tells_intervals_differences_gap_groups_and_skipped_labels(probe):
     assert "significan" not in text
 
 
+def test_settings_of_attentive_heads_are_told_with_their_held_out_scores(probe):
+    assert "How the attentive heads were chosen" not in Page(page_of(probe)).text
+    content = json.loads((probe / "results.json").read_text())
+    tried = [
+        {"lr": lr, "weight_decay": decay, "score": lr * 100 + decay} for lr in (1e-3, 3e-3) for decay in (0.4, 0.1)
+    ]
+    tried[1]["score"] = None
+    content["rows"][0] |= {"head": "attentive", "pool": None, "search": [{"chosen": 2, "tried": tried}] * 2}
+    (probe / "results.json").write_text(json.dumps(content))
+    text = Page(page_of(probe)).text
+    assert "attentive lr 0.003 and weight decay 0.4" in text
+    for number in (1, 2):
+        assert (
+            f"pretrained, encoder {number} weight decay 0.1 weight decay 0.4 lr 0.001 \N{EN DASH} 0.500 "
+            f"lr 0.003 0.400 0.700 chosen" in text
+        )
+
+
 @pytest.mark.parametrize(("patients", "told"), [(99, True), (100, False)])
 def test_intervals_of_few_patients_come_with_a_warning(probe, patients, told):
     content = json.loads((probe / "results.json").read_text())

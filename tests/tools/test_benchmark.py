@@ -14,8 +14,8 @@ def test_masks_prints_the_machine_and_a_row_for_each_style_and_grid(capsys):
     assert main(["masks", "--seconds", "0.01", "--batch", "4"]) == 0
     machine, _, table = capsys.readouterr().out.partition("\n")
     assert re.fullmatch(r".+, \d+ cores; Python \S+; numpy \S+; commit \S+", machine)
-    rows = re.findall(r"^\| (\w+) \| ([\d x]+) \| ([\d,]+) \| ([\d,]+) to ([\d,]+) \|$", table, re.MULTILINE)
-    assert len({row[:2] for row in rows}) == len(rows) == 12
+    rows = re.findall(r"^\| ([\w, ]+) \| ([\d x]+) \| ([\d,]+) \| ([\d,]+) to ([\d,]+) \|$", table, re.MULTILINE)
+    assert len({row[:2] for row in rows}) == len(rows) == 16
     for row in rows:
         median, low, high = (int(number.replace(",", "")) for number in row[2:])
         assert 0 < low <= median <= high
