@@ -161,6 +161,17 @@ def test_the_commands_of_a_page_on_archives_run(tmp_path, medssl_data, page):
     assert len(ran) >= 2 and any("patients" in out for out in told)
 
 
+@pytest.mark.distributed
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_page_on_weights_run(tmp_path):
+    shell = Shell(copy_of_the_repository(tmp_path / "medssl"), tmp_path)
+    page = (ROOT / "docs" / "weights.md").read_text()
+    told = [shell.run(command) for command in commands(page)]
+    assert "starting from the weights of weights/mine" in told[-1]
+    for code in blocks("python", page):
+        subprocess.run([sys.executable, "-c", code], cwd=shell.folder, check=True, capture_output=True, timeout=120)
+
+
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.timeout(3600)
