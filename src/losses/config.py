@@ -21,7 +21,8 @@ class SIGRegConfig(ProjectedConfig):
 
     kind: Literal["sigreg"]
     coefficient: NonNegativeFloat = 0.05
-    """Weight of its statistic, beside the prediction's 1; LeJEPA weighs lambda to 1 - lambda. It grows with the batch."""
+    """Weight of its statistic, which grows with the batch, beside the prediction's 1; LeJEPA has lambda and
+    1 - lambda."""
     directions: PositiveInt = 1024
     """Random directions, drawn anew each step, along which the features are compared with a Gaussian."""
 
