@@ -77,6 +77,12 @@ def test_cases_are_the_records_of_which_some_label_is_known(four):
     np.testing.assert_array_equal(cases.targets("multilabel"), cases.truth_NK)
 
 
+def test_records_whose_patient_nobody_knows_are_each_their_own(tmp_path):
+    found = shards(tmp_path / "s", [[1], [0], [1]], [{"patient_id": None}] * 3, names=("a",))
+    cases = read_cases(found, label_target(found, None, None), ())
+    assert cases.patients_N.tolist() == ["ecg-0", "ecg-1", "ecg-2"]
+
+
 def test_labels_are_found_by_name_in_a_test_set_of_another_order(four, tmp_path):
     target = label_target(four, ["superclass/*", "AFIB"], None)
     other = shards(tmp_path / "other", [[1, 0, 0], [0, 1, 1]], names=("AFIB", "superclass/MI", "superclass/NORM"))

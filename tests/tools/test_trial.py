@@ -9,7 +9,7 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from tools import trial, trial_encoders
+from tools import trial, trial_encoders, trial_pictures
 from tools.trial_alarm import COLLAPSING, HEALTHY, markdown, outcomes_of
 
 STEPS = 100
@@ -83,3 +83,25 @@ def test_ptbxl500_pre_trained_on_simulated_ecgs_sees_none_of_its_records_before_
 def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
     assert trial.main(["mitdb", "--output", str(tmp_path / "out"), "--data", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'} is no folder: ")
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        pytest.param("pneumonia", "pneumonia, 2 seeds", marks=pytest.mark.slow),  # all but its flags is as of organs
+        ("organs", "organs, 2 seeds"),
+        ("ultrasound", "11 patients in train"),
+    ],
+)
+def test_trials_of_pictures_end_in_a_table(tmp_path, medssl_data, monkeypatch, run, told):
+    monkeypatch.setattr(trial_pictures, "SEEDS", 2)
+    short = [*SHORT, "optimization.epochs=null", "optimization.warmup_epochs=null", "data.batch_size=8"]
+    short += ["evaluation.samples=8"]
+    words = Namespace(output=tmp_path, data=medssl_data, devices=["cpu"], set=short, set_probe=["scores.draws=50"])
+    table = getattr(trial_pictures, run)(words)
+    assert told in table and table == (tmp_path / "table.md").read_text()
+    rows = ["| 0 |", "| 1 |"] if run == "ultrasound" else ["| pretrained - random_init |", "| raw | 0."]
+    assert all(row in table for row in rows), table
