@@ -143,7 +143,7 @@ def test_the_commands_run_in_their_order(tmp_path, medssl_data):
                 steps = [record["step"] for record in metrics(run_folder(shell, command))]
                 assert steps == sorted(set(steps)) and steps[-1] == 11
         ran.append(command)
-    assert sum("main.py" in command for command in ran) == 7
+    assert sum("main.py" in command for command in ran) == 10
     assert sum("build_shards" in command for command in ran) == 6
     assert sum("main_distributed.py" in command for command in ran) == 2
     for code in blocks("python"):
@@ -159,6 +159,17 @@ def test_the_commands_of_a_page_on_archives_run(tmp_path, medssl_data, page):
     ran = commands((ROOT / "docs" / page).read_text())
     told = [shell.run(command) for command in ran]
     assert len(ran) >= 2 and any("patients" in out for out in told)
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_page_on_weights_run(tmp_path):
+    shell = Shell(copy_of_the_repository(tmp_path / "medssl"), tmp_path)
+    page = (ROOT / "docs" / "weights.md").read_text()
+    told = [shell.run(command) for command in commands(page)]
+    assert "starting from the weights of weights/mine" in told[-1]
+    for code in blocks("python", page):
+        subprocess.run([sys.executable, "-c", code], cwd=shell.folder, check=True, capture_output=True, timeout=120)
 
 
 @pytest.mark.slow

@@ -281,12 +281,23 @@ def _starts(folder: Path) -> list[int]:
     return [json.loads(path.read_text())["start"] for path in sorted(folder.glob("attempts/*"))]
 
 
-def page(objectives: Sequence[str], output: Path, beside: Path | None = None) -> tuple[str, int]:
-    """docs/matrix.md, and how many cells are red; pictures of the moves go into the folder `beside`."""
+def page(objectives: Sequence[str], output: Path, beside: Path | None = None, earlier: str = "") -> tuple[str, int]:
+    """docs/matrix.md, and how many cells are red; pictures of the moves go into the folder `beside`.
+
+    Objectives that are not named keep the part that they have in the `earlier` page.
+    """
     found = trainings()
-    text = [HEAD.format(code=code_version())]
-    red = 0
-    for name in objectives or found:
+    parts = {part.partition("\n")[0]: f"## {part}" for part in earlier.split("\n## ")[1:]}
+    kept = {name: parts[name].rstrip() for name in found if name in parts}
+    fresh, red = sections(objectives or list(found), output, beside)
+    text = [(kept | fresh)[name] for name in found if name in kept | fresh]
+    return "\n".join([HEAD, *(f"{part}\n" for part in text)]).rstrip() + "\n", red
+
+
+def sections(objectives: Sequence[str], output: Path, beside: Path | None) -> tuple[dict[str, str], int]:
+    """The part of the page of each objective, and how many cells are red."""
+    found, made, red = trainings(), {}, 0
+    for name in objectives:
         table: dict[str, dict[str, str]] = {}
         for cell in cells(found[name], output / name):
             try:
@@ -295,14 +306,20 @@ def page(objectives: Sequence[str], output: Path, beside: Path | None = None) ->
                 word, red = f"🟥 {error}".replace("\n", " ").replace("|", "/"), red + 1
             print(f"{name}, {cell.row}, {cell.column}: {word}", file=sys.stderr)
             table.setdefault(cell.row, {})[cell.column] = word
-        text += [f"## {name}\n", f"| | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
+        text = [
+            f"## {name}\n",
+            f"Code {code_version()}.\n",
+            f"| | {' | '.join(COLUMNS)} |",
+            f"|---{'|---' * len(COLUMNS)}|",
+        ]
         text += [
             f"| {row} | {' | '.join(words.get(column, '') for column in COLUMNS)} |" for row, words in table.items()
         ]
         text.append("")
         if beside is not None:
             text += _picture(name, output / name, beside)
-    return "\n".join(text), red
+        made[name] = "\n".join(text).rstrip()
+    return made, red
 
 
 def _picture(name: str, runs: Path, beside: Path) -> list[str]:
@@ -325,12 +342,12 @@ def _picture(name: str, runs: Path, beside: Path) -> list[str]:
 
 HEAD = """# What every objective keeps on every engine
 
-Made by `python -m tools.contract --output DIR --page docs/matrix.md`, code
-{code}. Red cells are promises that are not kept. Each objective's debug config is trained
-for 20 steps at its peak learning rate, with fast teachers, weight decay and clipping. Numbers are the largest relative
-differences to one plain process: of the first gradient, of the whole update of weights and teachers, and of the
-moments; of any number of health, where those below 1e-3 count as that. Of the exported encoder it is the largest
-difference itself. The same list runs in `tests/contract`.
+Made by `python -m tools.contract --output DIR --page docs/matrix.md`, which makes anew the parts that `--objectives`
+names. Red cells are promises that are not kept. Each objective's debug config is trained for 20 steps at its peak
+learning rate, with fast teachers, weight decay and clipping. Numbers are the largest relative differences to one plain
+process: of the first gradient, of the whole update of weights and teachers, and of the moments; of any number of
+health, where those below 1e-3 count as that. Of the exported encoder it is the largest difference itself. The same list
+runs in `tests/contract`.
 """
 
 
@@ -348,7 +365,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    text, red = page(words.objectives, words.output, None if words.page is None else words.page.parent)
+    beside = None if words.page is None else words.page.parent
+    earlier = words.page.read_text() if words.page is not None and words.page.exists() else ""
+    text, red = page(words.objectives, words.output, beside, earlier)
     if words.page is not None:
         replace_text(words.page, text)
     else:

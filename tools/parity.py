@@ -40,6 +40,7 @@ SETTINGS = (
     "optimization.warmup_epochs=null",
     "optimization.warmup_steps=null",
     "optimization.lr=3e-3",
+    "optimization.schedule=cosine",
     "optimization.final_lr=3e-3",
     "optimization.weight_decay=0.1",
     "optimization.final_weight_decay=null",

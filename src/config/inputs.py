@@ -11,9 +11,6 @@ from src.config.transforms import CTTransformConfig, ImageTransformConfig
 if TYPE_CHECKING:
     from src.models.config import EncoderSection
 
-CHANNELS = {"ecg": "leads", "image": "colors", "video": "colors", "ct": "colors"}
-"""What an encoder's section calls its channels."""
-
 
 def check_input(data: DataConfig, encoder: EncoderSection) -> None:
     """Refuse an encoder of another input than data.transform makes.

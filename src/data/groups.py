@@ -29,7 +29,7 @@ def label_groups(shards: Shards) -> dict[str, NDArray[np.int64]]:
     """
     names = [*shards.label_names, NO_LABEL]
     members = [array("q") for _ in names]
-    for sample, (labels_K, _) in enumerate(shards.about()):
+    for sample, (_, labels_K, _) in enumerate(shards.about()):
         found = np.flatnonzero(labels_K > 0).tolist()
         for number in found or ([-1] if (labels_K == 0).any() else []):
             members[number].append(sample)
@@ -47,7 +47,7 @@ def patients_of(shards: Shards) -> NDArray[np.int64]:
     """
     numbers: dict[str, int] = {}
     patients_N = np.empty(len(shards), np.int64)
-    for sample, (_, patient) in enumerate(shards.about()):
+    for sample, patient in enumerate(about.patient for about in shards.about()):
         if patient is None:
             key = shards.keys(np.array([sample]))[0]
             raise ValueError(

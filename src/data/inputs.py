@@ -10,7 +10,6 @@ from torch import Tensor
 
 from src.config.data import CacheConfig, DataConfig
 from src.config.ecg_transforms import ECGTransformConfig
-from src.config.inputs import CHANNELS
 from src.config.transforms import CTTransformConfig, ImageTransformConfig
 from src.data.batches.ecg import ECGBatch
 from src.data.ecg_shards import ECGShards
@@ -103,7 +102,7 @@ def preprocessing_of(data: DataConfig, shards: Shards, encoder: EncoderSection) 
         channels = shards.index.channels * len(data.transform.windows)
         if channels != encoder.channels:
             raise ValueError(
-                f"model.encoder.{CHANNELS['ct']} is {encoder.channels}, but the CTs of {shards.root} have "
+                f"model.encoder.colors is {encoder.channels}, but the CTs of {shards.root} have "
                 f"{shards.index.channels} channels in {len(data.transform.windows)} windows: set it to {channels}"
             )
     return plain_part(data.transform)

@@ -105,13 +105,26 @@ def content_of(row: Row, extent: bytes) -> bytes:
     return b"".join(_member(view, place) for place in row.content if place[0] >= 0)
 
 
-def decode_about(
-    told: memoryview | None, category: memoryview | None, labels: int
-) -> tuple[NDArray[np.float32], str | None]:
-    """The labels [K] and the patient of a sample, from its json and cls members alone; raises as `decode_sample`."""
+class About(NamedTuple):
+    """What a sample is told to be, beside its content."""
+
+    key: str
+    labels: NDArray[np.float32]
+    """[K]."""
+    meta: dict[str, Any]
+    """The json member without the labels."""
+
+    @property
+    def patient(self) -> str | None:
+        """Who it is of, if that is known."""
+        patient = self.meta.get("patient_id")
+        return None if patient is None else str(patient)
+
+
+def decode_about(key: str, told: memoryview | None, category: memoryview | None, labels: int) -> About:
+    """What a sample's json and cls members tell; raises as `decode_sample`."""
     meta = {} if told is None else decode_meta(told)
-    patient = meta.get("patient_id")
-    return _labels(meta, category, labels), None if patient is None else str(patient)
+    return About(key, _labels(meta, category, labels), meta)
 
 
 def _labels(meta: dict[str, Any], category: memoryview | None, labels: int) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ from src.data.modality import Modality
 from src.data.patience import patiently
 from src.data.readahead import Readahead
 from src.data.roots import OpenTar, find_root
-from src.data.sample import Row, Sample, decode_about, decode_sample, fields_of, rows
+from src.data.sample import About, Row, Sample, decode_about, decode_sample, fields_of, rows
 
 T = TypeVar("T")
 
@@ -185,8 +185,8 @@ class Shards:
         for start in range(0, len(samples), size):
             yield self.read(samples[start : start + size])
 
-    def about(self) -> Iterator[tuple[NDArray[np.float32], str | None]]:
-        """The labels [K] and the patient of each sample in order, without reading its content.
+    def about(self) -> Iterator[About]:
+        """Key, labels and metadata of each sample in order, without reading its content.
 
         Raises:
             ValueError: as `read`.
@@ -214,12 +214,12 @@ class Shards:
             found.append(self._decoded(shard, row, extent))
         return found
 
-    def _about(self, number: int) -> list[tuple[NDArray[np.float32], str | None]]:
+    def _about(self, number: int) -> list[About]:
         shard, found = self._shard(number), []
         for row in rows(shard.table, shard.fields):
             told, category = (shard.member(row, place) for place in (row.meta, row.category))
             try:
-                found.append(decode_about(told, category, self._labels))
+                found.append(decode_about(row.key.decode(), told, category, self._labels))
             except ValueError as error:
                 raise _undecodable(shard, row, error) from error
         return found

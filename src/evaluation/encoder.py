@@ -56,7 +56,7 @@ class EncoderPart:
         """As JSON, for a checkpoint's manifest."""
         return {
             "network": self.network,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config.carried().model_dump(mode="json"),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
         }
 
@@ -139,7 +139,7 @@ def export_encoder(
         shutil.rmtree(leftover, ignore_errors=True)
     draft.mkdir(parents=True)
     save_file(dict(weights), draft / WEIGHTS)
-    for name, section in ((CONFIG, part.config), (PREPROCESSING, part.preprocessing)):
+    for name, section in ((CONFIG, part.config.carried()), (PREPROCESSING, part.preprocessing)):
         (draft / name).write_text(json.dumps(section.model_dump(mode="json"), indent=1) + "\n")
     for path in (*draft.iterdir(), draft):
         sync(path)
@@ -163,7 +163,7 @@ def load_encoder(path: Path | str, sides: Sequence[int] | None = None) -> Encode
     """
     path = Path(path)
     folder = next((place for place in (path, path / "encoder") if (place / WEIGHTS).is_file()), None)
-    encoder = _from_export(folder) if folder is not None else _from_checkpoint(_find_checkpoint(path))
+    encoder = _from_export(folder) if folder is not None else _from_checkpoint(find_checkpoint(path))
     if sides is not None and tuple(sides) != encoder.config.sides:
         encoder = _of_sides(encoder, tuple(sides))
     return encoder.eval().requires_grad_(False)
@@ -215,7 +215,12 @@ def _section(path: Path, read: Callable[[bytes], S]) -> S:
         raise ValueError(f"{path} is damaged ({error.errors()[0]['msg']}); export the encoder again") from None
 
 
-def _find_checkpoint(path: Path) -> Checkpoint:
+def find_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint, or the newest whole one of a run folder.
+
+    Raises:
+        ValueError: neither of these, or damaged.
+    """
     if (path / MANIFEST).is_file():
         return open_checkpoint(path)
     if not checkpoint_folders(path / "checkpoints"):

@@ -31,7 +31,9 @@ def raw_features(
         if kind == "amplitudes":
             raise ValueError("rows.raw is amplitudes, which only ECGs have: set it to samples")
         assert preprocessing is not None, "what is no ECG is not raw before it has a size"
-        windows = [preprocessing.windows_of(sample, 1)[0] for batch in shards.batches(samples_N) for sample in batch]
+        windows = [
+            preprocessing.windows_of(sample, 1)[0] for batch in shards.batches(samples_N, 16) for sample in batch
+        ]
         return np.stack([window.ravel() for window in windows])
     lengths = shards.lengths
     if kind == "samples" and lengths[0] != lengths[1]:

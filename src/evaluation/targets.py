@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.sample import Sample
+from src.data.sample import About
 from src.data.shards import Shards
 from src.evaluation.linear import Task
 
@@ -84,7 +84,7 @@ def column_target(shards: Shards, column: str, task: Task | None) -> Target:
     Raises:
         ValueError: no record has it, or its values do not fit the task.
     """
-    values = [sample["meta"].get(column) for batch in shards.batches() for sample in batch]
+    values = [about.meta.get(column) for about in shards.about()]
     known = [value for value in values if not _missing(value)]
     if not known:
         raise ValueError(f"target.column: no record of split {shards.split} in {shards.root} has {column} in its json")
@@ -108,14 +108,12 @@ def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
     """
     places = _places(shards, target) if target.column is None else []
     keys, ids, patients, truth, found = [], [], [], [], []
-    for batch in shards.batches():
-        for sample in batch:
-            meta = sample["meta"]
-            keys.append(sample["key"])
-            ids.append(str(meta.get("id", sample["key"])))
-            patients.append(str(sample["key"] if meta.get("patient_id") is None else meta["patient_id"]))
-            truth.append(_truth(sample, target, places))
-            found.append([None if _missing(meta.get(name)) else meta[name] for name in columns])
+    for about in shards.about():  # not of what the samples hold: CTs are large
+        keys.append(about.key)
+        ids.append(str(about.meta.get("id", about.key)))
+        patients.append(about.patient or about.key)
+        truth.append(_truth(about, target, places))
+        found.append([None if _missing(about.meta.get(name)) else about.meta[name] for name in columns])
     truth_NK = np.array(truth, np.float64).reshape(len(keys), len(target.names))
     known_N = np.flatnonzero(~np.isnan(truth_NK).all(1))
     if not known_N.size:
@@ -144,14 +142,14 @@ def _places(shards: Shards, target: Target) -> list[int]:
     return [shards.label_names.index(name) for name in target.names]
 
 
-def _truth(sample: Sample, target: Target, places: list[int]) -> list[float]:
+def _truth(about: About, target: Target, places: list[int]) -> list[float]:
     if target.column is None:
-        chosen = [float(sample["labels"][place]) for place in places]
+        chosen = [float(about.labels[place]) for place in places]
         if target.task == "multiclass":
             of_class = [float(label == 1) for label in chosen]
             return of_class if sum(of_class) == 1 else [math.nan] * len(chosen)  # of none or several of these classes
         return chosen
-    value = sample["meta"].get(target.column)
+    value = about.meta.get(target.column)
     if target.task == "regression":
         return [float(value) if isinstance(value, int | float) and not _missing(value) else math.nan]
     found = [float(not _missing(value) and as_word(value) == name) for name in target.names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,6 +117,30 @@ def freeze_idle(backbone: TransformersBackbone | TimmBackbone) -> set[str]:
     return {name.removeprefix("model.") for name in idle}
 
 
+def load_transformers(folder: str) -> tuple[Any, set[str]]:
+    """The model of a folder or of a name on the hub, and the names of its weights that are lacking there.
+
+    From safetensors alone, in 32 bits; no code is run.
+
+    Raises:
+        ValueError: there are no such weights.
+    """
+    from transformers import AutoModel
+
+    try:
+        model, found = AutoModel.from_pretrained(
+            folder,
+            local_files_only=Path(folder).is_dir(),
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder} has no model.safetensors that fits its config.json ({_line(error)})") from None
+    return model, set(found["missing_keys"])
+
+
 def _from_transformers(config: BackboneConfig) -> tuple[Any, set[str]]:
     """The model, and the names of its weights that the folder lacks."""
     from transformers import AutoModel
@@ -123,19 +148,10 @@ def _from_transformers(config: BackboneConfig) -> tuple[Any, set[str]]:
     if not config.pretrained:
         return AutoModel.from_config(config.architecture, trust_remote_code=False, dtype=torch.float32).train(), set()
     try:
-        model, found = AutoModel.from_pretrained(
-            config.folder,
-            local_files_only=config.is_local,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"model.encoder.folder {config.folder} has no model.safetensors that fits its config.json ({_line(error)})"
-        ) from None
-    return model.train(), set(found["missing_keys"])
+        model, missing = load_transformers(config.folder)
+    except ValueError as error:
+        raise ValueError(f"model.encoder.folder {error}") from None
+    return model.train(), missing
 
 
 def _from_timm(config: TimmConfig) -> Any:

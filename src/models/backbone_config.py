@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,6 +10,22 @@ from typing import Any, Literal, Self
 from pydantic import PositiveInt, model_validator
 
 from src.models.config import EncoderSection, pair
+
+
+def read_architecture(folder: str) -> Any:
+    """What the config.json of a folder, or of a name on the hub, says, as transformers reads it; no code is run.
+
+    Raises:
+        ValueError: it can't be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir(), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{folder} has no config.json of a model that transformers knows ({str(error).splitlines()[0]})"
+        ) from None
 
 
 class BackboneConfig(EncoderSection):
@@ -21,6 +38,9 @@ class BackboneConfig(EncoderSection):
     """Begin with its weights; false takes only its architecture."""
     input: tuple[PositiveInt, ...] | None = None
     """Size of the input where it is not the model's own: [height, width], or [frames, height, width]."""
+    config: dict[str, Any] | None = None
+    """What the folder's config.json says, in an exported encoder, which needs the folder no more; null reads it
+    there."""
 
     @cached_property
     def architecture(self) -> Any:
@@ -29,15 +49,7 @@ class BackboneConfig(EncoderSection):
         Raises:
             ValueError: it can't be read, or describes nothing that makes tokens of images or videos.
         """
-        from transformers import AutoConfig
-
-        try:
-            found = AutoConfig.from_pretrained(self.folder, local_files_only=self.is_local, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"model.encoder.folder {self.folder} has no config.json of a model that transformers knows "
-                f"({str(error).splitlines()[0]})"
-            ) from None
+        found = self._described
         missing = [key for key in ("image_size", "patch_size", "num_channels") if not hasattr(found, key)]
         if missing or (hasattr(found, "num_frames") and found.model_type != "videomae"):
             raise ValueError(
@@ -47,9 +59,20 @@ class BackboneConfig(EncoderSection):
         return found
 
     @property
-    def is_local(self) -> bool:
-        """Whether it is a folder of this machine, so that nothing is asked of the hub."""
-        return Path(self.folder).is_dir()
+    def _described(self) -> Any:
+        if self.config is None:
+            try:
+                return read_architecture(self.folder)
+            except ValueError as error:
+                raise ValueError(f"model.encoder.folder {error}") from None
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.for_model(**self.config)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"model.encoder.config describes no model that transformers knows ({str(error).splitlines()[0]})"
+            ) from None
 
     @property
     def channels(self) -> int:
@@ -84,6 +107,9 @@ class BackboneConfig(EncoderSection):
 
     def drawn(self) -> Self:
         return self.model_copy(update={"pretrained": False})
+
+    def carried(self) -> Self:
+        return self.model_copy(update={"config": json.loads(self.architecture.to_json_string())})
 
     @model_validator(mode="after")
     def _two_or_three_sides(self) -> Self:

@@ -79,6 +79,10 @@ class EncoderSection(Section):
         """The same architecture, with weights that are drawn and not read from anywhere."""
         return self
 
+    def carried(self) -> Self:
+        """The same architecture with all that it takes to build it, where another file tells a part of it."""
+        return self
+
 
 class TransformerConfig(EncoderSection):
     """What all vision transformers may be told, whatever they look at."""

@@ -8,11 +8,12 @@ Transformers' I-JEPA and V-JEPA 2, and the files that I-JEPA's authors published
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -212,7 +213,7 @@ def to_vjepa2(encoder: VisionTransformer, predictor: Predictor) -> VJEPA2Model:
             hidden_size=width,
             num_hidden_layers=depth,
             num_attention_heads=heads,
-            mlp_ratio=config.mlp_width / width,
+            mlp_ratio=_ratio(config.mlp_width, width),
             in_chans=config.channels,
             frames_per_clip=config.sides[0],
             crop_size=config.sides[1],
@@ -231,11 +232,22 @@ def to_vjepa2(encoder: VisionTransformer, predictor: Predictor) -> VJEPA2Model:
     return model
 
 
-def from_authors(path: Path | str, heads: int, predictor_heads: int) -> tuple[VisionTransformer, Predictor]:
-    """Encoder (the EMA teacher, `target_encoder`) and predictor in a checkpoint of I-JEPA's authors (.pth.tar).
+class Authors(NamedTuple):
+    """The networks in a checkpoint of I-JEPA's authors."""
 
-    Sizes are read off the tensors, but for the heads, which leave no trace in them (published: 16 and 12; ViT-B/16 and
-    its predictor: 12 and 12). Positions are fixed there and learned ones here.
+    teacher: VisionTransformer
+    """Their `target_encoder`, the average, which features are read off."""
+    predictor: Predictor
+    student: VisionTransformer
+    """Their `encoder`, which was trained."""
+
+
+def from_authors(path: Path | str, heads: int | None = None, predictor_heads: int = 12) -> Authors:
+    """What a checkpoint of I-JEPA's authors (.pth.tar) holds.
+
+    Sizes are read off the tensors, but for the heads, which leave no trace in them: without `heads` they are those of
+    the usual ViT of that width (16 in the published ones; the published predictors have 12). Positions are fixed there
+    and learned ones here.
 
     Raises:
         ValueError: no such file, or what it holds is not that.
@@ -243,32 +255,51 @@ def from_authors(path: Path | str, heads: int, predictor_heads: int) -> tuple[Vi
     path = Path(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = _without_prefix(saved["target_encoder"])
+        theirs, student = (_without_prefix(saved[name]) for name in ("target_encoder", "encoder"))
         inner = _without_prefix(saved["predictor"])
-        kernel = theirs["patch_embed.proj.weight"]
-        D, C, side, _ = kernel.shape
-        grid = round(theirs["pos_embed"].shape[1] ** 0.5)
-        encoder = build_encoder(
-            _vision(
-                size=(D, _depth(theirs, "blocks"), heads, len(theirs["blocks.0.mlp.fc1.weight"])),
-                colors=C,
-                input=(grid * side, grid * side),
-                patch=(side, side),
-                positions="learned",
-            )
-        )
+        section = _section_of(theirs, heads)
+        teacher, trained = build_encoder(section), build_encoder(section)
         depth = _depth(inner, "predictor_blocks")
-        section = PredictorConfig(width=len(inner["predictor_embed.weight"]), depth=depth, heads=predictor_heads)
-        predictor = Predictor(section, D, (grid, grid), "learned")
-        _fill(encoder, AUTHORS.ours(theirs, len(encoder.blocks)) | {"places.learned": theirs["pos_embed"]})
+        narrow = PredictorConfig(width=len(inner["predictor_embed.weight"]), depth=depth, heads=predictor_heads)
+        predictor = Predictor(narrow, section.token_width, section.grid, "learned")
+        for encoder, state in ((teacher, theirs), (trained, student)):
+            _fill(encoder, AUTHORS.ours(state, len(encoder.blocks)) | {"places.learned": state["pos_embed"]})
         own = {"mask_tokens.0": inner["mask_token"], "places.learned": inner["predictor_pos_embed"]}
         _fill(predictor, AUTHORS_PREDICTOR.ours(inner, depth) | own)
     except FileNotFoundError:
         raise ValueError(f"{path} is not there") from None
     except (KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint of I-JEPA with target_encoder and predictor ({reason})") from None
-    return encoder, predictor
+        raise ValueError(
+            f"{path} is no checkpoint of I-JEPA with target_encoder, encoder and predictor ({reason})"
+        ) from None
+    return Authors(teacher, predictor, trained)
+
+
+def _section_of(theirs: Mapping[str, Tensor], heads: int | None) -> VisionEncoderConfig:
+    """The section of an encoder of the authors', by its tensors.
+
+    Raises:
+        ValueError: the heads are not told, and no usual ViT is as wide.
+    """
+    D, C, side, _ = theirs["patch_embed.proj.weight"].shape
+    grid = round(theirs["pos_embed"].shape[1] ** 0.5)
+    usual = {width: count for width, _, count, _ in VISION_SIZES.values()}
+    if heads is None and D not in usual:
+        raise ValueError(f"an encoder {D} wide is no usual one, and its weights do not tell its heads: give --heads")
+    return _vision(
+        size=(D, _depth(theirs, "blocks"), heads or usual[D], len(theirs["blocks.0.mlp.fc1.weight"])),
+        colors=C,
+        input=(grid * side, grid * side),
+        patch=(side, side),
+        positions="learned",
+    )
+
+
+def _ratio(mlp_width: int, width: int) -> float:
+    """What transformers multiplies with the width, and cuts off behind the point, to have that width of an MLP."""
+    ratio = mlp_width / width
+    return ratio if int(width * ratio) == mlp_width else math.nextafter(ratio, math.inf)
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

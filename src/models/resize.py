@@ -17,7 +17,7 @@ from src.models.config import EncoderSection
 # L tokens of a grid, P tokens without a place that stand before them, D width
 
 MODES = {1: "linear", 2: "bicubic", 3: "trilinear"}
-MAY_DIFFER = {"input", "length", "drop_path", "pretrained"}
+MAY_DIFFER = {"input", "length", "drop_path", "pretrained", "config"}
 LEARNED = ("places.learned", "model.pos_embed")
 """Positions that are weights: of transformers here, and of timm's."""
 

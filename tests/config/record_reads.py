@@ -5,6 +5,7 @@ python -m tests.config.record_reads OUTPUT FOLDER    writes [section class, fiel
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
@@ -35,6 +36,8 @@ DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
 PROPERTIES = property, cached_property
+PASSED_THROUGH = __file__, functools.__file__
+"""Between a property and who asked for it: the record here, and cached_property."""
 
 SHORT = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]
 # Settings over configs/<objective>/ecg_debug.yaml, and whether it is a --check; later ones may use earlier ones.
@@ -98,7 +101,7 @@ def user_of(section: Section, frame: FrameType | None) -> str:
         file, function = frame.f_code.co_filename, frame.f_code.co_name
         if file.endswith(DECLARATIONS) and not isinstance(getattr(type(section), function, None), PROPERTIES):
             return ""
-        if not file.endswith(DECLARATIONS) and file != __file__:
+        if not file.endswith(DECLARATIONS) and file not in PASSED_THROUGH:
             return file
         frame = frame.f_back
     return ""

@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
+from transformers import ViTConfig, ViTModel
 
 from src.checkpoints.manifest import read_manifest, write_manifest
 from src.checkpoints.read import checkpoint_folders
 from src.config.engine import EngineConfig
+from src.config.load import load_config
 from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
 from src.data.write_shards import Description, Record, write_shards
@@ -21,8 +24,10 @@ from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_en
 from src.evaluation.features import Records, embed
 from src.models.config import EncoderConfig
 from src.transforms.preprocessing import Preprocessing
+from ssls.objectives import schema_of
 from ssls.probe.model import Frozen
-from tests.commands import succeed
+from tests.commands import ROOT, succeed
+from tests.config.record_reads import experiment
 
 LEADS = ("I", "II", "V1")
 CONFIG = EncoderConfig(name="ecg_tiny", leads=3, length=100, patch=10, width=16, depth=1, heads=2)
@@ -205,6 +210,27 @@ def test_a_random_encoder_is_a_function_of_its_seed_and_leaves_torch_as_it_was(m
     assert not same(one, other) and not same(one, made)
     assert (one.config, one.preprocessing) == (made.config, made.preprocessing)
     assert not one.training and not any(parameter.requires_grad for parameter in one.parameters())
+
+
+def test_a_backbone_of_transformers_is_loaded_though_the_folder_it_came_from_is_gone(tmp_path):
+    """From the run's export, and from its checkpoint."""
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**size, image_size=32, patch_size=4, num_channels=1)).save_pretrained(tmp_path / "vit")
+    tree = yaml.safe_load((ROOT / "configs" / "jepa" / "image_debug.yaml").read_text())
+    tree["model"]["encoder"] = {"name": "transformers", "folder": str(tmp_path / "vit")}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    settings = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=2"]
+    settings += ["evaluation.every=null", f"data.root={tmp_path / 'shards'}", f"logging.folder={tmp_path / 'run'}"]
+    experiment(load_config(tmp_path / "run.yaml", settings, schema_of), check=False)
+    images = torch.randn(3, 1, 32, 32)
+    before = load_encoder(tmp_path / "run")(images)
+    shutil.rmtree(tmp_path / "vit")
+    (checkpoint,) = checkpoint_folders(tmp_path / "run" / "checkpoints")
+    exported, saved = (load_encoder(place) for place in (tmp_path / "run" / "encoder", checkpoint))
+    assert same(exported, saved) and exported.sha256() == saved.sha256()
+    for encoder in (exported, saved):
+        torch.testing.assert_close(encoder(images), before, rtol=0.0, atol=0.0)
+    assert not torch.equal(random_encoder(exported, 0)(images), before)
 
 
 # Of a run

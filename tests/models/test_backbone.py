@@ -21,6 +21,7 @@ from transformers import (
     ViTModel,
 )
 
+from src.models.any_config import read_encoder_section
 from src.models.backbone_config import BackboneConfig, TimmConfig
 from src.models.build import build_encoder
 
@@ -95,6 +96,22 @@ def test_the_same_architecture_can_be_drawn(tmp_path, vit):
     for name in matrices:
         assert not torch.equal(first[name], trained[name]) and not torch.equal(first[name], second[name])
     assert matrices
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_section_that_carries_the_architecture_needs_no_folder(name, tmp_path):
+    kind, config, _, _ = MODELS[name]
+    saved(tmp_path, kind, config)
+    encoder = build_encoder(section(tmp_path)).eval()
+    carried = encoder.config.carried()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    again = build_encoder(read_encoder_section(carried.drawn().model_dump_json())).eval()
+    again.load_state_dict(encoder.state_dict())
+    signal = torch.randn(2, encoder.config.channels, *encoder.config.sides)
+    assert torch.equal(again(signal), encoder(signal))
+    with pytest.raises(ValueError, match=r"model\.encoder\.config describes no model that transformers knows"):
+        build_encoder(section(tmp_path, pretrained=False, config={"model_type": "mine", "auto_map": {}}))
 
 
 def test_pickles_are_not_read(tmp_path, vit):

@@ -15,7 +15,9 @@ from src.models.published import (
 )
 from src.models.published import (
     MASK_TOKENS,
+    POSITIONS,
     VJEPA2_PREDICTOR,
+    Layout,
     from_authors,
     from_ijepa,
     from_vjepa2,
@@ -174,23 +176,95 @@ def test_a_step_of_training_is_that_of_vjepa2s_modules(vjepa2):
         torch.testing.assert_close(parameter, expected[name], rtol=0.0, atol=1e-6, msg=name)
 
 
-def test_the_student_of_ijepa_has_its_gradients(ijepa):
-    """The encoder sees the context alone, with all gradients; what their model can't do by itself its layers can."""
-    student, images = from_ijepa(ijepa), torch.randn(2, 3, 56, 56)
-    context, _ = masks(16, 7)
-    wish = torch.randn(2, 7, 48)
-    loss = F.smooth_l1_loss(student(images, context), wish)
-    hidden = gather_tokens(ijepa.embeddings(images), context)
-    for layer in ijepa.layers:
+class PredictorOfLayers(torch.nn.Module):
+    """I-JEPA's predictor out of transformers' layers, as the paper has it: one target block at a time."""
+
+    def __init__(self, config, width, tokens):
+        super().__init__()
+        self.embed = torch.nn.Linear(width, config.hidden_size)
+        self.mask_token = torch.nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.positions = torch.nn.Parameter(torch.zeros(1, tokens, config.hidden_size))
+        model = IJepaModel(config)
+        self.layers, self.layernorm = model.layers, model.layernorm
+        self.project = torch.nn.Linear(config.hidden_size, width)
+
+    def forward(self, seen, context, target):
+        known = self.embed(seen) + self.positions[0][context]
+        asked = self.mask_token + self.positions[0][target]
+        hidden = torch.cat([known, asked], dim=1)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.project(self.layernorm(hidden)[:, context.shape[1] :])
+
+
+LAYERS_PREDICTOR = Layout(
+    {"predictor_embed": "embed", "predictor_proj": "project"}
+    | {ours: theirs for ours, theirs in IJEPA_LAYOUT.layers.items() if ours != "patch_embed.proj"},
+    IJEPA_LAYOUT.qkv,
+)
+
+
+def by_our_names(their_state):
+    """Tensors of that predictor."""
+    own = {"mask_tokens.0": their_state["mask_token"], "places.learned": their_state["positions"]}
+    return LAYERS_PREDICTOR.ours(their_state, 2) | own
+
+
+def test_a_step_of_training_is_that_of_ijepas_modules(ijepa):
+    """Loss over four blocks that are predicted apart, all gradients, the weights after a step, the teacher's average.
+
+    Transformers' model sees all tokens or none and has no predictor: its layers are called with what they are to see.
+    """
+    theirs, their_teacher = ijepa.train(), copy.deepcopy(ijepa)
+    small = IJEPA.to_diff_dict() | {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 96}
+    their_predictor = drawn(PredictorOfLayers(IJepaConfig(**small), 48, 16)).train()
+    student = from_ijepa(theirs)
+    teacher = copy.deepcopy(student)
+    predictor = Predictor(PredictorConfig(width=24, depth=2, heads=4), 48, (4, 4), "learned")
+    predictor.load_state_dict(by_our_names(their_predictor.state_dict()))
+
+    images = torch.randn(2, 3, 56, 56)
+    context, others = masks(16, 7)
+    targets = torch.stack([others[:, [0, 1, 2]], others[:, [2, 3, 4]], others[:, [4, 6, 8]], others[:, [5, 7, 1]]], 1)
+    with torch.no_grad():
+        wanted = F.layer_norm(teacher(images), (48,))
+        their_wanted = F.layer_norm(their_teacher(images).last_hidden_state, (48,))
+    predicted = predictor(student(images, context), context, targets)
+    loss = F.smooth_l1_loss(predicted, gather_tokens(wanted, targets.flatten(1)).view_as(predicted))
+    hidden = gather_tokens(theirs.embeddings(images), context)
+    for layer in theirs.layers:
         hidden = layer(hidden)
-    their_loss = F.smooth_l1_loss(ijepa.layernorm(hidden), wish)
+    seen = theirs.layernorm(hidden)
+    blocks = [(their_predictor(seen, context, one), gather_tokens(their_wanted, one)) for one in targets.unbind(1)]
+    their_loss = sum(F.smooth_l1_loss(guess, wish) for guess, wish in blocks) / 4
     assert loss.item() == pytest.approx(their_loss.item(), abs=1e-6)
+
     loss.backward()
     their_loss.backward()
-    slopes = {name: parameter.grad for name, parameter in ijepa.named_parameters()}
-    expected = IJEPA_LAYOUT.ours(slopes, 3) | {"places.learned": slopes["embeddings.position_embeddings"]}
+    slopes = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    expected = IJEPA_LAYOUT.ours(slopes, 3) | {"places.learned": slopes[POSITIONS]}
     for name, parameter in student.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+    expected = by_our_names({name: parameter.grad for name, parameter in their_predictor.named_parameters()})
+    assert expected.keys() == dict(predictor.named_parameters()).keys()
+    for name, parameter in predictor.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+
+    own = [*student.parameters(), *predictor.parameters()]
+    for parameters in (own, [*theirs.parameters(), *their_predictor.parameters()]):
+        torch.optim.SGD(parameters, lr=0.1).step()
+    update_ema(teacher, student, 0.9)
+    with torch.no_grad():
+        for average, new in zip(their_teacher.parameters(), theirs.parameters(), strict=True):
+            average.mul_(0.9).add_(new, alpha=0.1)
+    for network, model in ((student, theirs), (teacher, their_teacher)):
+        state = model.state_dict()
+        expected = IJEPA_LAYOUT.ours(state, 3) | {"places.learned": state[POSITIONS]}
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(parameter, expected[name], rtol=0.0, atol=1e-6, msg=name)
+    expected = by_our_names(their_predictor.state_dict())
+    for name, parameter in predictor.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=0.0, atol=1e-6, msg=name)
 
 
 def by_formula(state, images, context, targets, heads, predictor_heads):
@@ -260,13 +334,17 @@ def test_a_file_of_ijepas_authors(authors, tmp_path):
         authors["predictor"][f"module.predictor_blocks.0.mlp.fc{n}.weight"] = 0.3 * torch.randn(outer, inner)
         authors["predictor"][f"module.predictor_blocks.0.mlp.fc{n}.bias"] = 0.3 * torch.randn(outer)
     torch.save(authors, tmp_path / "in1k.pth.tar")
-    encoder, predictor = from_authors(tmp_path / "in1k.pth.tar", heads=3, predictor_heads=2)
+    encoder, predictor, student = from_authors(tmp_path / "in1k.pth.tar", heads=3, predictor_heads=2)
     images = torch.randn(2, 3, 16, 16)
     context, targets = masks(16, 9)
     tokens, predicted = by_formula(authors, images, context, targets, 3, 2)
     torch.testing.assert_close(encoder(images), tokens, **CLOSE)
     own = predictor(gather_tokens(encoder(images), context), context, targets.unsqueeze(1))
     torch.testing.assert_close(own[:, 0], predicted, **CLOSE)
+    tokens, _ = by_formula(authors | {"target_encoder": authors["encoder"]}, images, context, targets, 3, 2)
+    torch.testing.assert_close(student(images), tokens, **CLOSE)
+    with pytest.raises(ValueError, match="an encoder 24 wide is no usual one, .*: give --heads"):
+        from_authors(tmp_path / "in1k.pth.tar")
 
 
 @pytest.mark.parametrize("content", [{"model": {}}, {"target_encoder": {}, "predictor": {}}, [1], None])
@@ -276,6 +354,15 @@ def test_a_file_that_is_none_of_theirs_is_refused(tmp_path, content):
         torch.save(content, path)
     with pytest.raises(ValueError, match=r"other\.pth\.tar is (no checkpoint of I-JEPA|not there)"):
         from_authors(path, 3, 2)
+
+
+def test_an_mlp_is_as_wide_there_though_its_ratio_is_rounded():
+    """488 / 56 x 56 is 487.99999999999994, which transformers would make 487."""
+    section = {"name": "vit_tiny", "width": 56, "heads": 2, "depth": 1, "mlp_hidden": 488, "positions": "rope_vjepa2"}
+    config = VisionEncoderConfig(**section, input=(2, 16, 16), patch=(2, 8, 8))
+    predictor = Predictor(PredictorConfig(width=24, depth=1, heads=2), 56, config.grid, "rope_vjepa2")
+    encoder, _ = from_vjepa2(to_vjepa2(build_encoder(config), predictor))
+    assert encoder.config.mlp_width == 488
 
 
 def test_what_is_built_otherwise_is_refused():

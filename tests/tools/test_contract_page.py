@@ -35,6 +35,14 @@ def test_red_cells_say_why_and_the_rest_is_told(tmp_path, monkeypatch):
     assert "](moves_jepa-ecg.png)" in text and (tmp_path / "moves_jepa-ecg.png").stat().st_size > 10_000
 
 
+def test_parts_of_a_page_that_are_not_made_anew_stay(tmp_path, monkeypatch):
+    words = iter(["1e-07", "2e-07", "3e-07"])
+    monkeypatch.setattr(contract, "cells", lambda config, folder: iter([Cell("trains", "ddp", lambda: next(words))]))
+    both, _ = page(["jepa-ecg", "jepa-image"], tmp_path)
+    again, _ = page(["jepa-image"], tmp_path, earlier=both)
+    assert again == both.replace("2e-07", "3e-07") and "1e-07" in again
+
+
 def test_curves_of_different_lengths_are_drawn_as_far_as_both_went(tmp_path):
     whole = {step: 1.0 / (step + 1) for step in range(20)}
     draw_moves(whole, {"a": Curve(5, {4: 0.3, 5: 0.2, 30: 0.1}), "b": Curve(8, {})}, tmp_path / "moves.png")
