@@ -14,7 +14,8 @@ class Door(nn.Module):
 
     An objective with losses between samples says `contrastive = True`. Its mode `train` returns `features` {name: [B,
     ...]} beside its other sums, and its mode `contrast` maps the features of all the rank's samples to the remaining
-    sums.
+    sums. Integers among them, what the contrast must know of the samples, have no gradient. One whose `contrast` has no
+    parameters says `contrast_trains = False`.
     """
 
     def __init__(self, objective: nn.Module) -> None:

@@ -166,13 +166,11 @@ class TrainingEngine(ABC):
             self._seed(step, number)
             with torch.no_grad(), BuffersKept(self.objective):
                 parts.append({name: value.detach() for name, value in self(batch, "train")[FEATURES].items()})
-        leaves = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
-        with self._accumulating(last=False):
-            sums = dict(self(leaves, "contrast"))
-            self._backward_of(self._total(sums, scales), {"keys": []}, last=False)
-        sums = {name: value.detach() for name, value in sums.items()}
+        leaves = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        leaves = {name: leaf.requires_grad_(leaf.is_floating_point()) for name, leaf in leaves.items()}
+        sums = self._contrast(leaves, scales)
         sizes = [next(iter(part.values())).shape[0] for part in parts]
-        pulls = {name: self._pulls(leaf.grad).split(sizes) for name, leaf in leaves.items() if leaf.grad is not None}
+        pulls = {name: leaf.grad.split(sizes) for name, leaf in leaves.items() if leaf.grad is not None}
         for number, batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
             with self._accumulating(last):
@@ -184,6 +182,23 @@ class TrainingEngine(ABC):
                 self._backward_of(total, batch, last)
             _add(sums, found)
         return sums
+
+    def _contrast(self, leaves: Batch, scales: dict[str, float]) -> dict[str, Tensor]:
+        """Sums of the contrast; the leaves get gradients as the next backward is to receive them.
+
+        Without parameters it passes by the backend's hooks: ZeRO's stage 2 fails in a first backward that meets none.
+        """
+        if getattr(self.objective, "contrast_trains", True):
+            with self._accumulating(last=False):
+                sums = self(leaves, "contrast")
+                self._backward_of(self._total(sums, scales), {"keys": []}, last=False)
+            for leaf in leaves.values():
+                leaf.grad = None if leaf.grad is None else self._pulls(leaf.grad)
+        else:
+            with autocast(self.config, self.ranks.device):
+                sums = self.objective.forward(leaves, mode="contrast")
+            self._total(sums, scales).backward()
+        return {name: value.detach() for name, value in sums.items()}
 
     def _seed(self, step: int, number: int) -> None:
         torch.manual_seed(derive_seed(self.seed, "dropout", step, number, self.ranks.rank))

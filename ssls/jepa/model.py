@@ -1,26 +1,36 @@
 """JEPA as one module: the student sees the context, the predictor guesses what the teacher sees at the targets.
 
 Assran et al. 2023 (I-JEPA, arXiv 2301.08243); on ECG: Weimann & Conrad 2024 (arXiv 2410.13867).
+
+Features are kept from collapse by a teacher that follows slowly, by a regulariser (SIGReg or VICReg), or by both.
+Without a teacher the student predicts features of its own and learns from both sides, as LeJEPA (arXiv 2511.08544)
+stops no gradient.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.losses.regression import feature_regression
+from src.losses.regularizer import regularize, regularizer_coefficients
 from src.models.build import build_encoder
 from src.models.config import TransformerConfig
 from src.models.predictor import Predictor
+from src.models.projection import Projection
 from src.models.vit import VisionTransformer, gather_tokens
 from ssls.jepa.config import LossConfig, ModelConfig
 
 # B batch, C channels, L tokens, K context tokens, M target blocks, N tokens of a block, D width
+
+STEP = "step"
+"""The step of each sample of a regularised batch, [B] integers, from which every rank draws the same directions."""
 
 
 class MaskNames(NamedTuple):
@@ -41,39 +51,59 @@ def mask_names(kinds: int) -> list[MaskNames]:
 
 
 class JEPA(nn.Module):
-    """Student encoder, EMA teacher and predictor; everything that a checkpoint holds."""
+    """Student encoder, EMA teacher if any, predictor, projection of a regulariser; all that a checkpoint holds."""
 
-    def __init__(self, model: ModelConfig, loss: LossConfig, kinds: int = 1, modality: str = "ecg") -> None:
+    def __init__(
+        self, model: ModelConfig, loss: LossConfig, kinds: int = 1, modality: str = "ecg", seed: int = 0
+    ) -> None:
         """`kinds` of masks, each with a context and targets of its own in the batch beside the input `modality`."""
         super().__init__()
-        self.loss, self.modality = loss, modality
+        self.loss, self.modality, self.seed = loss, modality, seed
         self.names = mask_names(kinds)
         self.coefficients = {name.loss: 1.0 / kinds for name in self.names}
         self.student = build_encoder(model.encoder)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        if model.teacher.kind == "ema":
+            self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        for key in model.teacher.unused():
+            warnings.warn(f"model.teacher.{key} has no effect: there is no teacher", stacklevel=2)
+        self.exported = "teacher" if model.teacher.kind == "ema" else "student"
+        """Which network embeds, and is the encoder that a run leaves behind."""
         positions = model.encoder.positions if isinstance(model.encoder, TransformerConfig) else "sincos"
         self.predictor = Predictor(model.predictor, self.student.width, model.encoder.grid, positions)
+        self.contrastive, self.contrast_trains = loss.regularizer is not None, False
+        if loss.regularizer is not None:
+            self.coefficients |= regularizer_coefficients(loss.regularizer)
+            self.projection = Projection(self.student.width, loss.regularizer.projection)
 
-    def forward(self, batch: dict[str, Tensor], mode: str = "train") -> dict[str, Tensor]:
-        """The one door: `train` gives sums of losses; `embed` the teacher's `tokens` and, from them, `targets`.
+    def forward(self, batch: dict[str, Tensor], mode: str = "train") -> dict[str, Any]:
+        """The one door: `train` gives sums of losses, and `features` where a regulariser looks at them in `contrast`.
 
-        Both are [B, L, D]: `targets` are what the predictor is asked for.
+        `embed` gives the `tokens` of the encoder that is exported and, from them, `targets`. Both are [B, L, D]:
+        `targets` are what the predictor is asked for.
         """
         if mode == "train":
             return self.prediction_losses(batch)
+        if mode == "contrast":
+            return self.regularizer_losses(batch)
         assert mode == "embed", mode
         with torch.no_grad():
-            tokens_BLD = self.teacher(batch[self.modality])
+            tokens_BLD = self.whole(batch)
             return {"tokens": tokens_BLD, "targets": as_targets(tokens_BLD)}
 
     def weights(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """What each sum runs over: the target tokens."""
-        return {name.loss: float(batch[name.targets].numel()) for name in self.names}
+        """What each sum runs over: the target tokens of a prediction, the rows of a regulariser."""
+        counts = dict.fromkeys(self.coefficients, float(len(batch[self.modality])))
+        return counts | {name.loss: float(batch[name.targets].numel()) for name in self.names}
 
-    def prediction_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For each kind of mask the sum over its target tokens of the distance between prediction and teacher."""
-        wanted_BLD = self.targets(batch)
-        sums = {}
+    def prediction_losses(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """For each kind of mask the sum over its target tokens of the distance between prediction and teacher.
+
+        With a regulariser also `features`: the step, and what it looks at of each view.
+        """
+        whole_BLD = self.whole(batch)
+        wanted_BLD = as_targets(whole_BLD)
+        views = {} if self.exported == "teacher" else {"whole": whole_BLD}
+        sums: dict[str, Any] = {}
         for kind, name in enumerate(self.names):
             context_BK, targets_BMN = batch[name.context], batch[name.targets]
             token = kind if len(self.predictor.mask_tokens) > 1 else 0
@@ -81,7 +111,17 @@ class JEPA(nn.Module):
             predicted_BMND = self.predictor(seen_BKD, context_BK, targets_BMN, token)
             wanted_BMND = gather_tokens(wanted_BLD, targets_BMN.flatten(1)).view_as(predicted_BMND)
             sums[name.loss] = feature_regression(predicted_BMND, wanted_BMND, self.loss.kind).sum()
-        return sums
+            views[name.context] = seen_BKD
+        if not self.contrastive:
+            return sums
+        pooled = {name: self.projection(tokens.float().mean(1)).float() for name, tokens in views.items()}
+        return sums | {"features": pooled | {STEP: batch[STEP]}}
+
+    def regularizer_losses(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the features of all the rank's rows; every kind of mask is a view, and without a teacher the whole too."""
+        assert self.loss.regularizer is not None
+        views = [features[name] for name in features if name != STEP]
+        return regularize(self.loss.regularizer, views, self.seed, int(features[STEP][0]))
 
     def see(self, signal: Tensor, context_BK: Tensor, branches_BN2: Tensor | None = None) -> Tensor:
         """The student's features [B, K, D] of the context; what it can't leave out is zero in the signal it sees."""
@@ -90,10 +130,11 @@ class JEPA(nn.Module):
             return tokens_BKD
         return gather_tokens(self.student(hide(signal, context_BK, self.student.config.grid)), context_BK)
 
-    @torch.no_grad()
-    def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """Features [B, L, D]: the teacher sees every token, each is layer-normalised without parameters."""
-        return as_targets(self.teacher(batch[self.modality]))
+    def whole(self, batch: dict[str, Tensor]) -> Tensor:
+        """Features [B, L, D] of every token: the teacher's, or without one the student's, with their gradient."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.exported == "student"):
+            tokens_BLD: Tensor = self.get_submodule(self.exported)(batch[self.modality])
+        return tokens_BLD
 
 
 def hide(signal: Tensor, context_BK: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -22,17 +22,20 @@ from src.randomness import Streams, derive_seed
 from src.run.training import TrainingRun
 from src.transforms.plain import AnyPreprocessing
 from ssls.jepa.config import Config
-from ssls.jepa.model import JEPA, mask_names
+from ssls.jepa.model import JEPA, STEP, mask_names
 
-ADVICE = (
-    "stop the run and raise model.teacher.momentum (0.996 and more are published, closer to 1 for small batches), "
-    "lower optimization.lr or lengthen its warm-up; if the loss is near 0, mask more with mask.target_scale"
-)
+ADVICE = {
+    "ema": "stop the run and raise model.teacher.momentum (0.996 and more are published, closer to 1 for small "
+    "batches), lower optimization.lr or lengthen its warm-up; if the loss is near 0, mask more with mask.target_scale",
+    "none": "stop the run and raise the weight of loss.regularizer, raise data.batch_size, or lower optimization.lr",
+}
+"""What to do about a collapse, by the kind of teacher."""
 
 
 class Collate:
     """Samples to a batch: the input [B, C, *sides] by the name of its modality, and for each kind of mask its context
     [B, K] and targets [B, M, N], token indices both, and the branches [B, depth, 2] that drop path keeps, if it does.
+    A regulariser's batch says its step [B] too.
 
     Where tokens are of one lead, masks are drawn over time and are the same on all leads (Kim, arXiv 2410.08559).
     """
@@ -46,12 +49,15 @@ class Collate:
         grid = grid[1:] if isinstance(self.encoder, LeadEncoderConfig) else grid
         self.masks = [MaskSampler(kind, grid, seed) for kind, seed in zip(kinds, seeds, strict=True)]
         self.names = mask_names(len(kinds))
+        self.tells_step = config.loss.regularizer is not None
 
     def prepare(self, sample: Sample, streams: Streams) -> Prepared:
         return self.input.prepare(sample, streams)
 
     def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
         batch = self.input(step, samples, streams)
+        if self.tells_step:
+            batch[STEP] = torch.full((len(samples),), step)
         for kind, (name, sampler) in enumerate(zip(self.names, self.masks, strict=True)):
             of_kind = streams.fork("mask" if kind == 0 else f"mask {kind}")
             masks = sampler(step, of_kind)
@@ -69,18 +75,19 @@ def on_all_leads(tokens: NDArray[np.int64], leads: int, times: int) -> NDArray[n
 
 
 def main(config: Config, run: TrainingRun) -> None:
-    """Train, and export the teacher."""
+    """Train, and export the teacher, or without one the student."""
     data, encoder, teacher = config.data, config.model.encoder, config.model.teacher
     shards = open_shards(data)
     preprocessing = preprocessing_of(data, shards, encoder)
     loader = Loader(data, sources_of(data, shards), Collate(config, preprocessing), run.ranks, config.seed)
-    model = JEPA(config.model, config.loss, 1 + len(config.more_masks), data.transform.modality)
-    engine = run.engine(model, loader, EncoderPart("teacher", encoder, preprocessing))
-    monitor = Monitor(config, shards, preprocessing, run.ranks, config.loss.kind, ADVICE)
+    model = JEPA(config.model, config.loss, 1 + len(config.more_masks), data.transform.modality, config.seed)
+    engine = run.engine(model, loader, EncoderPart(model.exported, encoder, preprocessing))
+    monitor = Monitor(config, shards, preprocessing, run.ranks, config.loss.kind, ADVICE[teacher.kind])
     momentum = linear(teacher.momentum, teacher.final_momentum, run.total_steps)
     for step, batch in run.steps(engine, loader, monitor):
         losses = engine.forward_backward(step, batch)
         engine.step(step)
-        engine.ema("teacher", "student", momentum(step))
+        if teacher.kind == "ema":
+            engine.ema("teacher", "student", momentum(step))
         run.log(step, losses)
     run.finish(engine)

@@ -1,6 +1,7 @@
 """SIGReg and VICReg of several ranks, through the engine and its averaged gradients, are those of one process.
 
-Two groups of ranks, of four and then of two, are the same processes: starting one takes seconds.
+So are those of a JEPA that they regularise. Two groups of ranks, of four and then of two, are the same processes:
+starting one takes seconds.
 """
 
 import datetime
@@ -18,6 +19,7 @@ from src.engines.build import build_engine
 from src.engines.engine import Setup
 from src.losses.sigreg import draw_directions, sigreg
 from src.losses.vicreg import COEFFICIENTS, vicreg
+from tests.ssls.jepa import test_regularizers as of_jepa
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 ROWS, WIDTH, STEP = 256, 16, 3
@@ -26,6 +28,10 @@ SHARES = {
     2: {"even": [[128]] * 2, "uneven": [[255], [1]]},
 }
 """Rows of each micro-batch of each rank."""
+SHARES_OF_JEPA = {
+    4: {"even": [[64]] * 4, "micro_batches": [[40, 24], [64], [13, 51], [30, 30, 4]]},
+    2: {"even": [[128]] * 2},
+}
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 CLOSE = {"fp32": 1e-6, "fp64": 1e-12}
 
@@ -94,6 +100,11 @@ def rank_main(rank, folder):
                 micro_batches = rows_of(global_batch(dtype), sizes, rank)
                 ranks = Ranks(rank, world_size, torch.device("cpu"))
                 found[case, precision] = step_of_engine(dtype, micro_batches, ranks)
+        for case, sizes in SHARES_OF_JEPA[world_size].items():
+            for name, kind in of_jepa.CASES.items():
+                micro_batches = rows_of(of_jepa.make_batch(ROWS, kind[2]), sizes, rank)
+                ranks = Ranks(rank, world_size, torch.device("cpu"))
+                found[case, name] = of_jepa.step_of_engine(of_jepa.make_jepa(*kind), micro_batches, ranks)
         torch.save(found, f"{folder}/{world_size}-{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()
@@ -132,3 +143,13 @@ def test_ranks_are_one_process(groups, world_size, case, precision):
         for name, slope in wanted["slopes"].items():
             allowed = close * max(1.0, slope.abs().max().item())
             torch.testing.assert_close(found["slopes"][name], slope, rtol=0.0, atol=allowed, msg=name)
+
+
+@pytest.mark.parametrize("name", of_jepa.CASES)
+@pytest.mark.parametrize(
+    ("world_size", "case"), [(size, case) for size, cases in SHARES_OF_JEPA.items() for case in cases]
+)
+def test_ranks_of_a_jepa_are_one_process(groups, world_size, case, name):
+    kind = of_jepa.CASES[name]
+    for rank in range(world_size):
+        of_jepa.assert_step(groups[world_size, rank][case, name], of_jepa.make_jepa(*kind), ROWS, kind)

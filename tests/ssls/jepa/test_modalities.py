@@ -185,7 +185,7 @@ def test_the_student_drops_branches_and_the_teacher_never():
     batch = {"ecg": torch.randn(2, 12, 400), "context": context, "targets": torch.tensor([[[1, 3]], [[1, 3]]])}
     kept, dropped = torch.ones(2, 3, 2, dtype=torch.bool), torch.zeros(2, 3, 2, dtype=torch.bool)
     losses = [jepa(batch | {"branches": branches})["prediction"] for branches in (kept, dropped)]
-    assert losses[0] != losses[1] and torch.equal(jepa.targets(batch), jepa.targets(batch | {"branches": dropped}))
+    assert losses[0] != losses[1] and torch.equal(jepa.whole(batch), jepa.whole(batch | {"branches": dropped}))
     tokens = jepa.see(batch["ecg"], context, dropped)
     embedded = jepa.student.places(jepa.student.patch_embed(batch["ecg"].unsqueeze(1)), None)[0]
     assert torch.allclose(
