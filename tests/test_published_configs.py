@@ -23,6 +23,7 @@ from ssls.jepa.train import on_all_leads
 from ssls.objectives import schema_of
 from tests.commands import lines
 from tests.config.record_reads import experiment
+from tests.masks.reference import stretches
 from tools.build_shards import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -310,10 +311,13 @@ def test_masks_show_as_much_as_is_meant(name):
         assert all(not set(row) & set(seen) for row, seen in zip(hidden.tolist(), shown.tolist(), strict=True))
 
 
-def test_weimanns_masks_keep_between_15_and_26_percent_of_the_tokens():
-    ((sampler, _),) = masks_of(config_of("jepa/ecg_weimann_vits"), 1)
-    kept = [sampler.sizes(step).context_tokens / 200 for step in range(400)]
-    assert 0.15 <= min(kept) < 0.17 and 0.24 < max(kept) <= 0.26
+@pytest.mark.parametrize("name", ["jepa/ecg_weimann_vits", "jepa/ecg_weimann_vitxs"])
+def test_weimanns_masks_keep_31_to_50_of_200_tokens_and_hide_runs_of_10_or_more(name):
+    ((sampler, masks),) = masks_of(config_of(name), 500)
+    kept = [sampler.sizes(step).context_tokens for step in range(1000)]
+    assert (min(kept), max(kept)) == (31, 50) and sum(kept) / len(kept) == pytest.approx(40.5, abs=0.8)
+    hidden = [stretches(set(tokens)) for tokens in masks.targets_BMT[:, 0].tolist()]
+    assert min(len(run) for runs in hidden for run in runs) == 10
 
 
 @pytest.mark.parametrize("name", ["in1k_vith14_ep300", "in1k_vith16-448_ep300", "in22k_vitg16_ep44"])

@@ -34,6 +34,11 @@ TUBES: dict[str, dict[str, Any]] = {
 """V-JEPA's two kinds of masks (arXiv 2404.08471), full-length tubes both: many small ones, and a few that hide most."""
 
 
+def styles_of(grid: tuple[int, ...]) -> tuple[str, ...]:
+    """The styles that a grid of so many axes can have: runs are for a signal."""
+    return tuple(style for style in STYLES if len(grid) == 1 or style != "runs")
+
+
 def sampler_of(style: str, grid: tuple[int, ...], seed: int, batch: int = 128, tubes: str | None = None) -> MaskSampler:
     """The default sizes, or those of one of TUBES, in a style; `batch` is for legacy_ijepa, which depends on it."""
     keys = {"style": style, **TUBES.get(tubes or "", {})}

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.masks.counts import STYLES, TUBES, Coverage, coverage, examples, sampler_of
+from src.masks.counts import TUBES, Coverage, coverage, examples, sampler_of, styles_of
 from src.masks.sampler import MaskSampler
 
 Grid = tuple[int, ...]
@@ -32,9 +32,9 @@ AXES = ("tubelet", "row", "column")
 
 
 def samplers_of(grid: Grid, seed: int, batch: int) -> dict[str, MaskSampler]:
-    """What is set beside each other on a grid: the styles, or V-JEPA's two kinds and each with the published faults."""
+    """What is set beside each other on a grid: the styles, or V-JEPA's kinds, each also with I-JEPA's faults."""
     if len(grid) < 3:
-        return {style: sampler_of(style, grid, seed, batch) for style in STYLES}
+        return {style: sampler_of(style, grid, seed, batch) for style in styles_of(grid)}
     return {
         f"{style}, {tubes} tubes": sampler_of(style, grid, seed, batch, tubes)
         for tubes in TUBES

@@ -26,7 +26,7 @@ SHADES: dict[str, Any] = {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}
 
 def ecg_picture(coverages: Mapping[str, Coverage], examples: Mapping[str, NDArray[np.int8]], seconds: float) -> Figure:
     """For each style the coverage along an ECG of so many seconds and, below, a row for each example [R, L]."""
-    figure = Figure(figsize=(11, 5.4), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(coverages), 5.4), layout="constrained")
     panels = figure.subplots(2, len(coverages), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
     for (style, found), lines, strip in zip(coverages.items(), *panels, strict=True):
         edges = np.linspace(0.0, seconds, len(found.context_L) + 1)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from src.masks.block import Shape, block_shape, block_tokens, corner, inside
 from src.masks.config import MaskConfig, Range
+from src.masks.runs import hidden_runs
 from src.randomness import Streams
 
 COUNT_DRAWS = 256  # the median of so many counts is off by about half a token on a grid of 256
@@ -37,11 +38,12 @@ class Sizes:
     """What all samples of a step share."""
 
     target_shape: Shape
+    """As `context_shape` empty for the style runs, which has no blocks of one shape."""
     context_shape: Shape
     context_tokens: int
     """K."""
     target_tokens: int
-    """T: of one block; for the style complement of the one target that holds all that is not context."""
+    """T: of one block; for complement and runs of the one target that holds all that is not context."""
 
 
 class Masks(NamedTuple):
@@ -84,6 +86,8 @@ class MaskSampler:
         self.config, self.grid, self.seed = config, grid, seed
         self.length = math.prod(grid)
         self._legacy = config.style == "legacy_ijepa"
+        if config.style == "runs":
+            self._refuse_runs()
         self._sizes: dict[int, Sizes] = {}
         for step in range(TRIAL_STEPS):
             self._draw_sizes(step, TRIAL_ATTEMPTS)
@@ -99,6 +103,9 @@ class MaskSampler:
     def __call__(self, step: int, streams: Streams) -> Masks:
         """The masks of one batch, one stream for each sample; a sample's masks do not depend on the others."""
         sizes, streams = self.sizes(step), streams.fork("mask")
+        if self.config.style == "runs":
+            hidden_BL = hidden_runs(self.length, sizes.target_tokens, self.config.shortest, streams.fork("runs"))
+            return _partition(~hidden_BL, sizes)
         free_BL, corners_BMD = self._positions(sizes, streams)
         order_BL = np.arange(self.length) if self._legacy else streams.uniform("choice", self.length)
         order_BL = np.where(free_BL, order_BL, np.inf)
@@ -106,9 +113,9 @@ class MaskSampler:
         context_BK = np.sort(np.argpartition(order_BL, count - 1, axis=1)[:, :count], axis=1)
         if self.config.style != "complement":
             return Masks(context_BK, block_tokens(self.grid, sizes.target_shape, corners_BMD))
-        rest_BL = np.ones((len(streams), self.length), np.bool_)
-        np.put_along_axis(rest_BL, context_BK, False, axis=1)
-        return Masks(context_BK, np.nonzero(rest_BL)[1].reshape(len(streams), 1, sizes.target_tokens))
+        context_BL = np.zeros((len(streams), self.length), np.bool_)
+        np.put_along_axis(context_BL, context_BK, True, axis=1)
+        return _partition(context_BL, sizes)
 
     def _positions(self, sizes: Sizes, streams: Streams) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """The tokens that remain [B, L], at least K, and the corners of the targets [B, M, D] that leave them.
@@ -144,8 +151,23 @@ class MaskSampler:
         faults = [self._legacy and axis >= len(shape) - 2 for axis in range(len(shape))]
         return tuple(max(g - b + 1 - fault, 1) for g, b, fault in zip(self.grid, shape, faults, strict=True))
 
+    def _refuse_runs(self) -> None:
+        """Raises ValueError for a grid on which runs cannot be drawn."""
+        if len(self.grid) != 1:
+            raise ValueError(f"mask.style: runs is for a signal of one axis, not for a grid of {self.grid} tokens")
+        hidden = self.length - math.ceil(self.config.keep[1] * self.length)
+        if hidden < self.config.shortest:
+            raise ValueError(
+                f"mask.keep: up to {self.config.keep[1]} of {self.length} tokens leave {hidden} to hide, fewer than a "
+                f"run of {self.config.shortest}; lower mask.keep or mask.shortest"
+            )
+
     def _draw_sizes(self, step: int, attempts: int) -> Sizes:
         config = self.config
+        if config.style == "runs":
+            u = float(Streams.of_step(self.seed, step).fork("mask").uniform("keep")[0])
+            count = math.ceil(_between(config.keep, u) * self.length)
+            return Sizes((), (), count, self.length - count)
         for attempt in range(attempts):
             streams = Streams.of_step(self.seed, step).fork("mask").fork(attempt)
             target = self._shape(
@@ -180,6 +202,12 @@ class MaskSampler:
             return shape
         limits = (*self.grid[:-2], *(max(side - 1, 1) for side in self.grid[-2:]))
         return tuple(min(side, limit) for side, limit in zip(shape, limits, strict=True))
+
+
+def _partition(context_BL: NDArray[np.bool_], sizes: Sizes) -> Masks:
+    """Context where it is true, and one target of all else."""
+    context_BK = np.nonzero(context_BL)[1].reshape(-1, sizes.context_tokens)
+    return Masks(context_BK, np.nonzero(~context_BL)[1].reshape(-1, 1, sizes.target_tokens))
 
 
 def _between(bounds: Range, u: float) -> float:

@@ -60,6 +60,7 @@ EXPERIMENTS = {
 MASKED = {
     "complement": ([*SHORT, "mask.style=complement", "mask.targets=3", "loss.kind=l1"], True),
     "legacy": ([*SHORT, "mask.style=legacy_ijepa", "mask.legacy_batch=16"], True),
+    "runs": ([*SHORT, "mask.style=runs", "mask.shortest=5"], True),
     "sigreg": ([*SHORT, "model.teacher.kind=none", "loss.regularizer.kind=sigreg"], True),
     "vicreg": ([*SHORT, "loss.regularizer.kind=vicreg", "loss.regularizer.projection=[8, 4]"], True),
 }

@@ -22,6 +22,7 @@ def shards(tmp_path_factory):
     [
         ["mask.style=complement", "mask.targets=3"],
         ["mask.style=legacy_ijepa", "mask.legacy_batch=16"],
+        ["mask.style=runs", "mask.shortest=5"],
         ["loss.kind=l1"],
     ],
     ids=lambda choice: choice[0],

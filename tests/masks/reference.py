@@ -36,6 +36,9 @@ def remaining(grid: Grid, target: Grid, context: Grid, targets: int, rng: random
 
 def draw(grid: Grid, sizes, targets: int, rng: random.Random, style: str = "multiblock") -> tuple[set[int], set[int]]:
     """(context, targets) of one sample, given the step's sizes."""
+    if style == "runs":
+        hidden = hide_runs(grid[0], grid[0] - sizes.context_tokens, 10, rng)
+        return set(range(grid[0])) - hidden, hidden
     legacy = style == "legacy_ijepa"
     while True:
         free, hidden = remaining(grid, sizes.target_shape, sizes.context_shape, targets, rng, legacy)
@@ -47,6 +50,35 @@ def draw(grid: Grid, sizes, targets: int, rng: random.Random, style: str = "mult
     if style == "complement":
         return context, set(range(int(np.prod(grid)))) - context
     return context, hidden
+
+
+def stretches(tokens: set[int]) -> list[list[int]]:
+    """The runs of neighbours among some tokens, in order."""
+    found: list[list[int]] = []
+    for token in sorted(tokens):
+        if found and found[-1][-1] == token - 1:
+            found[-1].append(token)
+        else:
+            found.append([token])
+    return found
+
+
+def hide_runs(length: int, count: int, shortest: int, rng: random.Random, by_length: bool = True) -> set[int]:
+    """`count` hidden tokens in runs: the definition of Weimann & Conrad, or one that draws gaps with equal weights."""
+    hidden: set[int] = set()
+    while len(hidden) < count:
+        gaps = stretches(set(range(length)) - hidden)
+        (gap,) = rng.choices(gaps, [len(gap) if by_length else 1 for gap in gaps])
+        left = count - len(hidden)
+        if left >= shortest:
+            size = min(rng.randint(shortest, left), len(gap))
+            first = rng.randint(0, len(gap) - size)
+        else:
+            size = min(left, len(gap))
+            ends = [(0, gap[0] - 1), (len(gap) - size, gap[-1] + 1)]
+            first = rng.choice([place for place, neighbour in ends if neighbour in hidden])
+        hidden |= set(gap[first : first + size])
+    return hidden
 
 
 def indicators(token_sets: list[set[int]], length: int) -> NDArray[np.float64]:

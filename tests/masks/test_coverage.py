@@ -18,6 +18,7 @@ from src.masks.counts import (
     examples,
     labels,
     sampler_of,
+    styles_of,
 )
 from src.masks.coverage import GRIDS, landmarks, main, steps_of, tables
 from src.masks.sampler import Masks
@@ -38,8 +39,7 @@ def test_labels_name_each_token() -> None:
     np.testing.assert_array_equal(labels(masks, 6), wanted)
 
 
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("grid", [(40,), (7, 8)])
+@pytest.mark.parametrize(("style", "grid"), [(style, grid) for grid in [(40,), (7, 8)] for style in styles_of(grid)])
 def test_coverage_agrees_with_counting_one_token_after_the_other(style: str, grid: tuple[int, ...]) -> None:
     sampler, length = sampler_of(style, grid, seed=4), int(np.prod(grid))
     context, target = [0] * length, [0] * length

@@ -118,7 +118,7 @@ def p_same_distribution(first: Sets, second: Sets, length: int) -> tuple[float, 
     return float(counts), context, target
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", [*STYLES, "runs"])
 def test_masks_over_steps_have_the_same_distribution_at_batch_1_and_128(style: str) -> None:
     sampler = MaskSampler(MaskConfig(style=style), (50,), seed=0)
     alone, together = one_of_each_batch(sampler, range(300), 1), one_of_each_batch(sampler, range(300, 600), 128)

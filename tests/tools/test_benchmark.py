@@ -15,7 +15,7 @@ def test_masks_prints_the_machine_and_a_row_for_each_style_and_grid(capsys):
     machine, _, table = capsys.readouterr().out.partition("\n")
     assert re.fullmatch(r".+, \d+ cores; Python \S+; numpy \S+; commit \S+", machine)
     rows = re.findall(r"^\| ([\w, ]+) \| ([\d x]+) \| ([\d,]+) \| ([\d,]+) to ([\d,]+) \|$", table, re.MULTILINE)
-    assert len({row[:2] for row in rows}) == len(rows) == 16
+    assert len({row[:2] for row in rows}) == len(rows) == 19
     for row in rows:
         median, low, high = (int(number.replace(",", "")) for number in row[2:])
         assert 0 < low <= median <= high
