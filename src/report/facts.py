@@ -138,7 +138,7 @@ def known_grid(encoder: EncoderSection) -> tuple[int, ...]:
     Raises:
         ValueError: only the hub knows, or a folder that is elsewhere.
     """
-    if isinstance(encoder, BackboneConfig) and not encoder.is_local:
+    if isinstance(encoder, BackboneConfig) and encoder.config is None and not Path(encoder.folder).is_dir():
         raise ValueError(f"model.encoder.folder {last_part(encoder.folder)} is no folder of this machine")
     return encoder.grid
 
