@@ -22,7 +22,11 @@ def check_input(data: DataConfig, encoder: EncoderSection) -> None:
     """
     config = data.transform
     if isinstance(config, ECGTransformConfig):
-        _check_axes(1, encoder, "ECGs")
+        if len(encoder.sides) != 1:
+            raise ValueError(
+                f"model.encoder takes inputs of {len(encoder.sides)} axes ({_times(encoder.sides)}), but data has "
+                "ECGs: take another encoder, or set data.transform.modality"
+            )
         if len(data.leads) != encoder.channels:
             raise ValueError(f"model.encoder.leads is {encoder.channels}, but data.leads names {len(data.leads)} leads")
         return
@@ -64,15 +68,7 @@ def check_one_each(data: DataConfig) -> None:
             raise ValueError(_SEVERAL.format(key="clip.clips", what="clips of a video"))
 
 
-_SEVERAL = "data.transform.{key} makes several {what} one sample, and this objective takes one: leave it out"
-
-
-def _check_axes(axes: int, encoder: EncoderSection, what: str) -> None:
-    if len(encoder.sides) != axes:
-        raise ValueError(
-            f"model.encoder takes inputs of {len(encoder.sides)} axes ({_times(encoder.sides)}), but data has {what}: "
-            "take another encoder, or set data.transform.modality"
-        )
+_SEVERAL = "data.transform.{key} makes several {what}, and this objective takes one input of a sample: leave it out"
 
 
 def _check_sides(sides: tuple[int, ...], encoder: EncoderSection, makes: str) -> None:

@@ -13,9 +13,8 @@ from src.config.ecg_transforms import ECGTransformConfig
 from src.config.transforms import CTTransformConfig, ImageTransformConfig
 from src.data.batches.ecg import ECGBatch
 from src.data.ecg_shards import ECGShards
-from src.data.loader import Collate, Prepared, Prepares
+from src.data.loader import Collate, Prepare, Prepares
 from src.data.modalities.ct import CTIndex
-from src.data.sample import Sample
 from src.data.shards import Shards
 from src.data.sources import Sources
 from src.data.synthetic import make_synthetic
@@ -115,16 +114,13 @@ class InputBatch:
         self.modality = data.transform.modality
         self._make = _batch(data, preprocessing, seed)
 
-    def prepare(self, sample: Sample, streams: Streams) -> Prepared:
-        """The sample, decoded as far as it is broken or not.
-
-        Raises:
-            ValueError: it can't be decoded.
-        """
-        return self._make.prepare(sample, streams) if isinstance(self._make, Prepares) else sample
+    @property
+    def prepare(self) -> Prepare | None:
+        """Decodes a sample as far as it is broken or not, where that is to be done before it is in a batch."""
+        return self._make.prepare if isinstance(self._make, Prepares) else None
 
     def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> dict[str, Tensor]:
-        """A batch of samples as `prepare` has made them.
+        """A batch of samples as `prepare` has made them, if there is one.
 
         Raises:
             ValueError: a sample can't be brought to the encoder's input; it is named.

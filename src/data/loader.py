@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.queues import Queue
 from pickle import PicklingError
@@ -44,6 +44,7 @@ TIDIED = 16
 
 Batch = dict[str, Any]
 Prepared = Mapping[str, Any]
+Prepare = Callable[[Sample, Streams], Prepared]
 
 
 class Collate(Protocol):
@@ -59,7 +60,10 @@ class Collate(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A collate that looks at each sample by itself first, and there decodes what a shard holds encoded."""
+    """A collate that looks at each sample by itself first, and there decodes what a shard holds encoded.
+
+    One that may or may not has None for `prepare` where it does not, which costs its samples nothing.
+    """
 
     def prepare(self, sample: Sample, streams: Streams) -> Prepared:
         """What the batch needs of a sample; the streams are its slot's, of length 1.

@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,11 @@ from src.config.transforms import (
 from src.randomness import Streams
 from src.transforms.preprocessing import Preprocessing
 from src.transforms.video_time import clip_indices, clips_at
+
+if TYPE_CHECKING:
+    from src.transforms.ct import CTTransform
+    from src.transforms.image import ImageTransform
+    from src.transforms.video import VideoTransform
 
 
 class _Picture(Section):
@@ -65,12 +71,9 @@ class ImagePreprocessing(_Picture):
         Raises:
             ValueError: the image is of another kind, or more windows are asked for.
         """
-        from src.transforms.image import ImageTransform  # OpenCV, and few runs look at images
-
         if count not in (None, 1):
             raise ValueError(f"sample {sample['key']}: an image is one window, not {count}: set windows to 1 or null")
-        config = ImageTransformConfig.model_validate(self.model_dump())
-        return ImageTransform(config).plain([sample])
+        return _image_transform(self).plain([sample])
 
     def of_sides(self, sides: tuple[int, ...]) -> Self:
         """The same for inputs [H, W] of another size; what is cut off at the rim stays the same share.
@@ -96,14 +99,11 @@ class VideoPreprocessing(_Picture):
         Raises:
             ValueError: a video can't be decoded, or is too short or without a rate for such clips.
         """
-        from src.transforms.video import VideoTransform
-
-        config = VideoTransformConfig.model_validate(self.model_dump())
         clips: list[NDArray[np.uint8]] = []
         for video in sample["videos"]:
             frames, rate = frames_and_rate(video)
             clips += clips_at(video, self._indices(sample["key"], frames, rate, count))
-        return VideoTransform(config).plain([{"key": sample["key"], "video": clip} for clip in clips])
+        return _video_transform(self).plain([{"key": sample["key"], "video": clip} for clip in clips])
 
     def of_sides(self, sides: tuple[int, ...]) -> Self:
         """The same for clips [T, H, W] of another size or number of frames.
@@ -140,14 +140,14 @@ class CTPreprocessing(Section):
         Raises:
             ValueError: the volume is of another kind, or another count is asked for.
         """
-        from src.transforms.ct import CTTransform, checked  # scipy
+        from src.transforms.ct import checked  # scipy
 
         if count not in (None, 1):
             raise ValueError(
                 f"sample {sample['key']}: a CT volume is one window, its middle, or is covered, not {count}: set "
                 "windows to 1 or null"
             )
-        transform = CTTransform(CTTransformConfig(modality="ct", size=self.size, windows=self.windows))
+        transform = _ct_transform(self)
         if count == 1:
             return transform.plain([sample])
         volume_CDHW = checked(sample)
@@ -168,6 +168,30 @@ def _spaced(length: int, side: int) -> Sequence[int]:
     room = max(length - side, 0)
     starts: list[int] = np.linspace(0, room, math.ceil(length / side)).round().astype(int).tolist()
     return starts if room else [0]
+
+
+# A transform for all samples of an encoder. OpenCV and scipy: few runs look at pictures.
+
+
+@lru_cache(maxsize=8)
+def _image_transform(preprocessing: ImagePreprocessing) -> ImageTransform:
+    from src.transforms.image import ImageTransform
+
+    return ImageTransform(ImageTransformConfig.model_validate(preprocessing.model_dump()))
+
+
+@lru_cache(maxsize=8)
+def _video_transform(preprocessing: VideoPreprocessing) -> VideoTransform:
+    from src.transforms.video import VideoTransform
+
+    return VideoTransform(VideoTransformConfig.model_validate(preprocessing.model_dump()))
+
+
+@lru_cache(maxsize=8)
+def _ct_transform(preprocessing: CTPreprocessing) -> CTTransform:
+    from src.transforms.ct import CTTransform
+
+    return CTTransform(CTTransformConfig.model_validate(preprocessing.model_dump()))
 
 
 def frames_and_rate(video: Any) -> tuple[int, float]:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.losses.config import SIGRegConfig
 from src.losses.regression import feature_regression
 from src.losses.regularizer import regularize, regularizer_coefficients
 from src.models.build import build_encoder
@@ -30,7 +31,7 @@ from ssls.jepa.config import LossConfig, ModelConfig
 # B batch, C channels, L tokens, K context tokens, M target blocks, N tokens of a block, D width
 
 STEP = "step"
-"""The step of each sample of a regularised batch, [B] integers, from which every rank draws the same directions."""
+"""The step of each sample of a batch for SIGReg, [B] integers, from which every rank draws the same directions."""
 
 
 class MaskNames(NamedTuple):
@@ -98,7 +99,7 @@ class JEPA(nn.Module):
     def prediction_losses(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """For each kind of mask the sum over its target tokens of the distance between prediction and teacher.
 
-        With a regulariser also `features`: the step, and what it looks at of each view.
+        With a regulariser also `features`: what it looks at of each view, and SIGReg's step.
         """
         whole_BLD = self.whole(batch)
         wanted_BLD = as_targets(whole_BLD)
@@ -115,13 +116,15 @@ class JEPA(nn.Module):
         if not self.contrastive:
             return sums
         pooled = {name: self.projection(tokens.float().mean(1)).float() for name, tokens in views.items()}
-        return sums | {"features": pooled | {STEP: batch[STEP]}}
+        told = {STEP: batch[STEP]} if isinstance(self.loss.regularizer, SIGRegConfig) else {}
+        return sums | {"features": pooled | told}
 
     def regularizer_losses(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the features of all the rank's rows; every kind of mask is a view, and without a teacher the whole too."""
         assert self.loss.regularizer is not None
         views = [features[name] for name in features if name != STEP]
-        return regularize(self.loss.regularizer, views, self.seed, int(features[STEP][0]))
+        step = int(features[STEP][0]) if STEP in features else 0  # of the directions: VICReg has none
+        return regularize(self.loss.regularizer, views, self.seed, step)
 
     def see(self, signal: Tensor, context_BK: Tensor, branches_BN2: Tensor | None = None) -> Tensor:
         """The student's features [B, K, D] of the context; what it can't leave out is zero in the signal it sees."""

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from src.data.inputs import InputBatch, open_shards, preprocessing_of, sources_of
-from src.data.loader import Batch, Loader, Prepared
-from src.data.sample import Sample
+from src.data.loader import Batch, Loader, Prepare
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
+from src.losses.config import SIGRegConfig
 from src.masks.sampler import MaskSampler
 from src.models.config import LeadEncoderConfig, TransformerConfig
 from src.models.drop_path import kept_branches
@@ -49,10 +49,11 @@ class Collate:
         grid = grid[1:] if isinstance(self.encoder, LeadEncoderConfig) else grid
         self.masks = [MaskSampler(kind, grid, seed) for kind, seed in zip(kinds, seeds, strict=True)]
         self.names = mask_names(len(kinds))
-        self.tells_step = config.loss.regularizer is not None
+        self.tells_step = isinstance(config.loss.regularizer, SIGRegConfig)
 
-    def prepare(self, sample: Sample, streams: Streams) -> Prepared:
-        return self.input.prepare(sample, streams)
+    @property
+    def prepare(self) -> Prepare | None:
+        return self.input.prepare
 
     def __call__(self, step: int, samples: Sequence[Any], streams: Streams) -> Batch:
         batch = self.input(step, samples, streams)

@@ -68,9 +68,11 @@ def test_a_batch_has_one_input_of_each_sample(folder, modality):
     def batch(numbers):
         streams = streams_of(numbers)
         read = shards.read(np.array(numbers))
-        prepared = [make.prepare(sample, streams[row : row + 1]) for row, sample in enumerate(read)]
-        return make(0, prepared, streams)[modality].numpy()
+        if make.prepare is not None:
+            read = [make.prepare(sample, streams[row : row + 1]) for row, sample in enumerate(read)]
+        return make(0, read, streams)[modality].numpy()
 
+    assert (make.prepare is None) == (modality == "image"), "an image is decoded when it is read"
     together = batch([0, 3, 5])
     assert together.shape == (3, *SHAPES[modality])
     assert np.array_equal(batch([3])[0], together[1]), "a sample does not depend on the others"
