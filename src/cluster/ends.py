@@ -62,6 +62,12 @@ def failures_of(submission: Path, job: str, restart: int) -> Path:
     return submission / "failures" / f"{job}-{restart}"
 
 
+def later_attempts(submission: Path, job: str, restart: int) -> list[int]:
+    """Those of a job that have begun after one, by number: SLURM starts none before it has ended all that it can."""
+    numbers = (path.name.removeprefix(f"{job}-") for path in (submission / "failures").glob(f"{job}-*"))
+    return sorted(number for text in numbers if text.isdecimal() and (number := int(text)) > restart)
+
+
 def decide(ends: list[End], failures: Path, ranks: int) -> tuple[str, str]:
     """What became of an attempt of so many ranks, of which some have ended badly, and a sentence of why.
 

@@ -30,6 +30,7 @@ from src.cluster.ends import (
     decide,
     failures_of,
     known_ends,
+    later_attempts,
     leave_word,
     tell_verdict,
     told_verdict,
@@ -140,6 +141,7 @@ class Attempt:
             if self.rank == 0:
                 tell_verdict(self.failures, FINISHED, "")
             return
+        self._end_if_orphan()
         leave_word(self.words, self.rank, code, echo)
         if self.rank:
             outcome, why = self._wait_for_verdict()
@@ -153,8 +155,21 @@ class Attempt:
         if self.rank == 0:
             self._put_back(outcome, why)
         if self.place.cluster == "slurm":
-            time.sleep(ENDED_SECONDS)  # until SLURM ends all tasks: one that goes before would be taken for a failure
+            self._wait_for_the_end()
         sys.exit(1)
+
+    def _end_if_orphan(self) -> None:
+        """End where the job runs elsewhere: SLURM had given this node up, and will not end what is left on it."""
+        if later := later_attempts(self.task.submission, self.job, self.restart):
+            print(f"job {self.job} goes on elsewhere, as its attempt {later[-1]}: this is what a lost node had left")
+            sys.exit(1)
+
+    def _wait_for_the_end(self) -> None:
+        """Until SLURM ends all tasks: one that goes before would be taken for a failure."""
+        patience = time.monotonic() + ENDED_SECONDS
+        while time.monotonic() < patience:
+            time.sleep(LOOK_SECONDS)
+            self._end_if_orphan()
 
     def _run_rank(self, folder: Path) -> tuple[int, bool]:
         """The exit code of this task's rank, and whether it was killed here as the echo of another one's end."""
@@ -185,7 +200,7 @@ class Attempt:
         """Put the job back before its time is over, though its ranks have not saved: afterwards nobody would."""
         if self.place.cluster == "slurm" and seconds_left(self.job) < TOO_LATE_SECONDS:
             self._put_back(STOPPED, "its time was over before it had saved")
-            time.sleep(ENDED_SECONDS)
+            self._wait_for_the_end()
 
     def _all_ends(self) -> list[End]:
         """The ends of all ranks, when all tasks have left word or will not."""
@@ -199,6 +214,7 @@ class Attempt:
         patience = time.monotonic() + ENDED_SECONDS
         while (told := told_verdict(self.failures)) is None and time.monotonic() < patience:
             time.sleep(5 * POLL_SECONDS)
+            self._end_if_orphan()
         if told is None or told[0] == FINISHED:
             return FAILED, f"rank {self.rank} has ended badly, and rank 0 has not"
         return told

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from src.cluster.ends import FAILED, HUNG, LOST, STOPPED, decide, known_ends, leave_word
+from src.cluster.ends import FAILED, HUNG, LOST, STOPPED, decide, known_ends, later_attempts, leave_word
 from src.run.failure import STACKS_HEADER
 
 
@@ -71,6 +71,13 @@ def test_a_rank_that_hung_is_the_cause_of_connections_that_break(tmp_path):
     leave_word(tmp_path, 1, 1)
     outcome, why = verdict(tmp_path)
     assert outcome == HUNG and "rank 1 in step 12" in why
+
+
+def test_the_attempts_that_came_later_are_those_of_the_same_job(tmp_path):
+    for name in ("12-0", "12-2", "12-10", "121-5", "12-2.old"):
+        (tmp_path / "failures" / name).mkdir(parents=True)
+    assert later_attempts(tmp_path, "12", 0) == [2, 10]
+    assert later_attempts(tmp_path, "12", 10) == [] and later_attempts(tmp_path / "none", "12", 0) == []
 
 
 def test_an_error_is_told_with_its_rank(tmp_path):

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -119,6 +120,27 @@ def test_a_task_that_cannot_go_on_says_so_for_all(tmp_path, monkeypatch):
     assert told_verdict(attempt.failures) == (FAILED, "task 1: OSError: no space left")
     attempt.give_up("task 1: an echo")
     assert told_verdict(attempt.failures) == (FAILED, "task 1: OSError: no space left")
+
+
+@pytest.mark.parametrize("late", [0.0, 2.0], ids=["found", "comes"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_task_whose_node_was_given_up_ends_when_the_job_goes_on_elsewhere(tmp_path, monkeypatch, capsys, rank, late):
+    """SLURM ends only what it knows of, and a lost node's tasks would wait for that; no word of theirs counts."""
+    monkeypatch.setattr("src.cluster.task.give_back", lambda *_: None)  # there is no slurmctld to refuse it
+    monkeypatch.setattr("src.cluster.task.WORD_SECONDS", 1.0)
+    (tmp_path / "main.py").write_text("raise SystemExit(1)")
+    place = SimpleNamespace(
+        job_id="12", global_rank=rank, local_rank=0, num_tasks=2, num_nodes=2, cluster="slurm", hostnames=["a", "b"]
+    )
+    task = Task(tmp_path / "run/submissions/0001", tmp_path, tmp_path / "config.yaml", tmp_path, 3)
+    attempt = Attempt(task, place, SimpleNamespace(pass_on_to=lambda _: None, received=[]))
+    successor = threading.Timer(late, (task.submission / "failures/12-1").mkdir)
+    successor.start()
+    successor.join(None if late == 0.0 else 0.0)
+    with pytest.raises(SystemExit):
+        attempt.run()
+    assert "job 12 goes on elsewhere, as its attempt 1" in capsys.readouterr().out
+    assert late or not list(attempt.words.iterdir())
 
 
 def test_the_starts_of_a_job_on_this_machine_are_those_that_submitit_allows():
