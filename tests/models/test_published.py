@@ -31,6 +31,12 @@ from src.models.vit import gather_tokens
 from src.optimization.ema import update_ema
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
+DTYPES = pytest.mark.parametrize(
+    ("dtype", "close"),
+    [(torch.float32, {"rtol": 1e-5, "atol": 1e-6}), (torch.float64, {"rtol": 0.0, "atol": 1e-6})],
+    ids=["fp32", "fp64"],
+)
+"""Of gradients, some of which are above 1: in fp32 they are rounded by more than 1e-6 on either side."""
 IJEPA = IJepaConfig(
     hidden_size=48,
     num_hidden_layers=3,
@@ -132,11 +138,12 @@ def test_vjepa2s_weights_go_there_and_back(vjepa2):
         assert torch.equal(tensor, vjepa2.state_dict()[name]), name
 
 
-def test_a_step_of_training_is_that_of_vjepa2s_modules(vjepa2):
+@DTYPES
+def test_a_step_of_training_is_that_of_vjepa2s_modules(vjepa2, dtype, close):
     """Loss, all gradients, the weights after a step, and the teacher's average, from the same weights."""
-    theirs, (student, predictor) = vjepa2.train(), from_vjepa2(vjepa2)
+    theirs, (student, predictor) = vjepa2.train().to(dtype), (part.to(dtype) for part in from_vjepa2(vjepa2))
     teacher, their_teacher = copy.deepcopy(student), copy.deepcopy(theirs.encoder)
-    videos = torch.randn(2, 3, 8, 48, 48)
+    videos = torch.randn(2, 3, 8, 48, 48, dtype=dtype)
     frames = videos.transpose(1, 2)
     context, targets = masks(36, 12)
     with torch.no_grad():
@@ -159,11 +166,11 @@ def test_a_step_of_training_is_that_of_vjepa2s_modules(vjepa2):
     slopes = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     expected = VJEPA2_LAYOUT.ours(slopes, 3)
     for name, parameter in student.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(parameter.grad, expected[name], **close, msg=name)
     expected = VJEPA2_PREDICTOR.ours(slopes, 2) | {"mask_tokens.1": slopes[MASK_TOKENS][1]}
     for name, parameter in predictor.named_parameters():
         if name != "mask_tokens.0":  # the other kind of mask
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+            torch.testing.assert_close(parameter.grad, expected[name], **close, msg=name)
 
     for parameters in ([*student.parameters(), *predictor.parameters()], theirs.parameters()):
         torch.optim.SGD(parameters, lr=0.1).step()
@@ -210,20 +217,21 @@ def by_our_names(their_state):
     return LAYERS_PREDICTOR.ours(their_state, 2) | own
 
 
-def test_a_step_of_training_is_that_of_ijepas_modules(ijepa):
+@DTYPES
+def test_a_step_of_training_is_that_of_ijepas_modules(ijepa, dtype, close):
     """Loss over four blocks that are predicted apart, all gradients, the weights after a step, the teacher's average.
 
     Transformers' model sees all tokens or none and has no predictor: its layers are called with what they are to see.
     """
-    theirs, their_teacher = ijepa.train(), copy.deepcopy(ijepa)
+    theirs, their_teacher = ijepa.train().to(dtype), copy.deepcopy(ijepa)
     small = IJEPA.to_diff_dict() | {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 96}
-    their_predictor = drawn(PredictorOfLayers(IJepaConfig(**small), 48, 16)).train()
-    student = from_ijepa(theirs)
+    their_predictor = drawn(PredictorOfLayers(IJepaConfig(**small), 48, 16)).train().to(dtype)
+    student = from_ijepa(theirs).to(dtype)
     teacher = copy.deepcopy(student)
-    predictor = Predictor(PredictorConfig(width=24, depth=2, heads=4), 48, (4, 4), "learned")
+    predictor = Predictor(PredictorConfig(width=24, depth=2, heads=4), 48, (4, 4), "learned").to(dtype)
     predictor.load_state_dict(by_our_names(their_predictor.state_dict()))
 
-    images = torch.randn(2, 3, 56, 56)
+    images = torch.randn(2, 3, 56, 56, dtype=dtype)
     context, others = masks(16, 7)
     targets = torch.stack([others[:, [0, 1, 2]], others[:, [2, 3, 4]], others[:, [4, 6, 8]], others[:, [5, 7, 1]]], 1)
     with torch.no_grad():
@@ -244,11 +252,11 @@ def test_a_step_of_training_is_that_of_ijepas_modules(ijepa):
     slopes = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     expected = IJEPA_LAYOUT.ours(slopes, 3) | {"places.learned": slopes[POSITIONS]}
     for name, parameter in student.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(parameter.grad, expected[name], **close, msg=name)
     expected = by_our_names({name: parameter.grad for name, parameter in their_predictor.named_parameters()})
     assert expected.keys() == dict(predictor.named_parameters()).keys()
     for name, parameter in predictor.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(parameter.grad, expected[name], **close, msg=name)
 
     own = [*student.parameters(), *predictor.parameters()]
     for parameters in (own, [*theirs.parameters(), *their_predictor.parameters()]):
