@@ -14,12 +14,12 @@ import torch
 import yaml
 
 from src.config import load_config
+from src.masks.block import on_all
 from src.masks.sampler import MaskSampler
 from src.models.config import LeadEncoderConfig
 from src.optimization.schedules import count_steps, learning_rate, linear, warmup_steps, weight_decay
 from src.randomness import Streams
 from ssls.jepa.model import JEPA
-from ssls.jepa.train import on_all_leads
 from ssls.objectives import schema_of
 from tests.commands import lines
 from tests.config.record_reads import experiment
@@ -202,7 +202,7 @@ def full_batch(config, names):
     leads = encoder.grid[0] if isinstance(encoder, LeadEncoderConfig) else 1
     for name, (sampler, masks) in zip(names, masks_of(config, 2), strict=True):
         for key, tokens in ((name.context, masks.context_BK), (name.targets, masks.targets_BMT)):
-            batch[key] = torch.from_numpy(on_all_leads(tokens, leads, sampler.length)).to("meta")
+            batch[key] = torch.from_numpy(on_all(tokens, leads, sampler.length)).to("meta")
         if encoder.drop_path:
             batch[name.branches] = torch.ones(2, encoder.size[1], 2, dtype=torch.bool, device="meta")
     return batch

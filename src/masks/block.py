@@ -46,6 +46,12 @@ def block_tokens(grid: Shape, shape: Shape, corners_NMD: NDArray[np.int64]) -> N
     return first_NM[..., None] + offsets_T
 
 
+def on_all(tokens: NDArray[np.int64], frames: int, length: int) -> NDArray[np.int64]:
+    """Token numbers [..., N] in one frame of `length` tokens as those [..., frames * N] of all frames, ascending."""
+    in_frames = tokens[..., None, :] + length * np.arange(frames)[:, None]
+    return in_frames.reshape(*tokens.shape[:-1], -1)
+
+
 def inside(grid: Shape, shape: Shape, corners_ND: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True where a token lies in the block, [N, L]."""
     box_NL = np.ones((len(corners_ND), 1), np.bool_)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from src.masks.block import Shape, block_shape, block_tokens, corner, inside
+from src.masks.block import Shape, block_shape, block_tokens, corner, inside, on_all
 from src.masks.config import MaskConfig, Range
 from src.masks.runs import hidden_runs
 from src.randomness import Streams
@@ -45,6 +45,15 @@ class Sizes:
     target_tokens: int
     """T: of one block; for complement and runs of the one target that holds all that is not context."""
 
+    def along(self, frames: int) -> Sizes:
+        """Those of as many frames, from those of a single one."""
+        return Sizes(
+            (frames, *self.target_shape),
+            (frames, *self.context_shape),
+            frames * self.context_tokens,
+            frames * self.target_tokens,
+        )
+
 
 class Masks(NamedTuple):
     """Token numbers, row-major in the grid; no token is both context and target of a sample."""
@@ -67,6 +76,8 @@ class MaskSampler:
 
     * multiblock: M targets; what remains is the context block less all targets.
     * complement: what remains is the whole grid less M blocks; the one target is every token that is not context.
+      Tubes that span all of a video are drawn in one frame and are the same in all: V-JEPA never asks for a token whose
+      neighbour in time is context.
     * legacy_ijepa: multiblock as published, to replay published results. One draw gives both scale and aspect; in the
       last two axes (in 1-D the only one) blocks are at most side - 1 long and never reach the last row and column; K is
       the minimum over `legacy_batch` Monte Carlo positions and the context is the first K of the ascending list. The
@@ -86,6 +97,9 @@ class MaskSampler:
         self.config, self.grid, self.seed = config, grid, seed
         self.length = math.prod(grid)
         self._legacy = config.style == "legacy_ijepa"
+        self._frame = _of_a_frame(config, grid, seed)
+        if self._frame is not None:
+            return
         if config.style == "runs":
             self._refuse_runs()
         self._sizes: dict[int, Sizes] = {}
@@ -94,6 +108,8 @@ class MaskSampler:
 
     def sizes(self, step: int) -> Sizes:
         """Block shapes and counts of a step: a function of (seed, step) only, the last few are kept."""
+        if self._frame is not None:
+            return self._frame.sizes(step).along(self.grid[0])
         if step not in self._sizes:
             while len(self._sizes) >= CACHED_STEPS:
                 del self._sizes[next(iter(self._sizes))]
@@ -102,6 +118,9 @@ class MaskSampler:
 
     def __call__(self, step: int, streams: Streams) -> Masks:
         """The masks of one batch, one stream for each sample; a sample's masks do not depend on the others."""
+        if self._frame is not None:
+            of_frame = self._frame(step, streams)
+            return Masks(*(on_all(tokens, self.grid[0], self._frame.length) for tokens in of_frame))
         sizes, streams = self.sizes(step), streams.fork("mask")
         if self.config.style == "runs":
             hidden_BL = hidden_runs(self.length, sizes.target_tokens, self.config.shortest, streams.fork("runs"))
@@ -202,6 +221,15 @@ class MaskSampler:
             return shape
         limits = (*self.grid[:-2], *(max(side - 1, 1) for side in self.grid[-2:]))
         return tuple(min(side, limit) for side, limit in zip(shape, limits, strict=True))
+
+
+def _of_a_frame(config: MaskConfig, grid: tuple[int, ...], seed: int) -> MaskSampler | None:
+    """The sampler of a single frame, where all frames have the same masks."""
+    if config.style != "complement" or len(grid) != 3 or config.temporal_scale != (1.0, 1.0):
+        return None
+    return MaskSampler(
+        config.model_copy(update={"min_context": math.ceil(config.min_context / grid[0])}), grid[1:], seed
+    )
 
 
 def _partition(context_BL: NDArray[np.bool_], sizes: Sizes) -> Masks:

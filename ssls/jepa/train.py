@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from src.data.inputs import InputBatch, open_shards, preprocessing_of, sources_of
 from src.data.loader import Batch, Loader, Prepare
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
 from src.losses.config import SIGRegConfig
+from src.masks.block import on_all
 from src.masks.sampler import MaskSampler
 from src.models.config import LeadEncoderConfig, TransformerConfig
 from src.models.drop_path import kept_branches
@@ -62,17 +61,11 @@ class Collate:
         for kind, (name, sampler) in enumerate(zip(self.names, self.masks, strict=True)):
             of_kind = streams.fork("mask" if kind == 0 else f"mask {kind}")
             masks = sampler(step, of_kind)
-            batch[name.context] = torch.from_numpy(on_all_leads(masks.context_BK, self.leads, sampler.length))
-            batch[name.targets] = torch.from_numpy(on_all_leads(masks.targets_BMT, self.leads, sampler.length))
+            batch[name.context] = torch.from_numpy(on_all(masks.context_BK, self.leads, sampler.length))
+            batch[name.targets] = torch.from_numpy(on_all(masks.targets_BMT, self.leads, sampler.length))
             if isinstance(self.encoder, TransformerConfig) and self.encoder.drop_path:
                 batch[name.branches] = torch.from_numpy(kept_branches(self.encoder, of_kind))
         return batch
-
-
-def on_all_leads(tokens: NDArray[np.int64], leads: int, times: int) -> NDArray[np.int64]:
-    """Token numbers [..., N] over time as those [..., leads * N] of a grid of leads and times."""
-    of_lead = tokens[..., None, :] + times * np.arange(leads)[:, None]
-    return of_lead.reshape(*tokens.shape[:-1], -1)
 
 
 def main(config: Config, run: TrainingRun) -> None:

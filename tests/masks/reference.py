@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,16 @@ def draw(grid: Grid, sizes, targets: int, rng: random.Random, style: str = "mult
     if style == "runs":
         hidden = hide_runs(grid[0], grid[0] - sizes.context_tokens, 10, rng)
         return set(range(grid[0])) - hidden, hidden
+    if style == "complement" and len(grid) == 3 and sizes.target_shape[0] == grid[0]:  # all frames alike
+        count = sizes.context_tokens // grid[0]
+        frame = SimpleNamespace(
+            target_shape=sizes.target_shape[1:], context_shape=sizes.context_shape[1:], context_tokens=count
+        )
+        drawn = draw(grid[1:], frame, targets, rng, style)
+        numbers = [
+            [token + time * grid[1] * grid[2] for token in tokens for time in range(grid[0])] for tokens in drawn
+        ]
+        return set(numbers[0]), set(numbers[1])
     legacy = style == "legacy_ijepa"
     while True:
         free, hidden = remaining(grid, sizes.target_shape, sizes.context_shape, targets, rng, legacy)

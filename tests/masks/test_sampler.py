@@ -273,6 +273,9 @@ def test_tubes_span_all_frames_and_every_token_is_context_and_target_at_some_tim
     sampler = MaskSampler(VJEPA[tubes], grid, seed=0)
     assert {sampler.sizes(step).target_shape[0] for step in range(5)} == {8}
     covered = [coverage(sampler(step, streams(60, first=60 * step)), 1568) for step in range(20)]
+    for context_BL, _ in covered:  # nothing is asked for whose neighbour in time is seen
+        frames_BTP = context_BL.reshape(60, 8, 196)
+        assert (frames_BTP == frames_BTP[:, :1]).all()
     context_L, target_L = (sum(of_step[role].sum(0) for of_step in covered) for role in (0, 1))
     if tubes == "short":
         assert context_L.all() and target_L.all()

@@ -11,13 +11,14 @@ from src.config import load_config
 from src.config.data import STANDARD_LEADS
 from src.data.inputs import open_shards
 from src.evaluation.encoder import load_encoder, random_encoder
+from src.masks.block import on_all
 from src.models.any_config import read_encoder_section
 from src.models.config import S4Config
 from src.randomness import Streams
 from src.transforms.preprocessing import Preprocessing
 from ssls.jepa.config import LossConfig, ModelConfig
 from ssls.jepa.model import JEPA, hide
-from ssls.jepa.train import Collate, on_all_leads
+from ssls.jepa.train import Collate
 from ssls.objectives import schema_of
 from tests.commands import metrics, succeed
 
@@ -162,13 +163,13 @@ def lead_encoder(**keys):
     return read_encoder_section(json.dumps(section | keys))
 
 
-def test_masks_over_time_are_the_same_on_all_leads():
+def test_masks_over_time_are_the_same_on_all():
     batch = masks_of(collate(lead_encoder()))
     for tokens in (batch["context"], batch["targets"][:, 0]):
         leads = tokens.reshape(4, 12, -1)
         assert torch.equal(leads - 40 * torch.arange(12)[:, None], leads[:, :1].expand_as(leads))
         assert leads[:, 0].min() >= 0 and leads[:, 0].max() < 40
-    assert on_all_leads(np.array([[0, 3]]), 2, 5).tolist() == [[0, 3, 5, 8]]
+    assert on_all(np.array([[0, 3]]), 2, 5).tolist() == [[0, 3, 5, 8]]
 
 
 def test_branches_come_with_the_batch_where_some_are_dropped():
