@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from src.config import ABSENT, config_hash, dump_config, first_difference, identity
-from src.config.identity import completed
+from src.config.identity import FREE_SECTIONS, SECTIONS, completed
 from tests.config.toy import COMPLETE, Config, Source, load, write
 
 FREE = [
@@ -57,6 +58,14 @@ def test_what_is_learned_from_changes_the_hash_and_is_named(tmp_path: Path, over
     assert difference[0] == key
     assert before is None or difference[1] == before
     assert after is None or difference[2] == after
+
+
+def test_every_section_of_an_objective_is_part_of_the_run_or_is_said_to_be_free() -> None:
+    objectives = [path.parent.name for path in Path("ssls").glob("*/config.py") if path.parent.name != "probe"]
+    assert objectives  # a probe is not resumed, and has an identity of its own
+    for name in objectives:
+        sections = set(importlib.import_module(f"ssls.{name}.config").Config.model_fields)
+        assert sections <= set(SECTIONS) | FREE_SECTIONS, (name, sections - set(SECTIONS) - FREE_SECTIONS)
 
 
 def test_an_earlier_run_has_the_defaults_of_keys_that_came_later(tmp_path: Path) -> None:
