@@ -287,12 +287,23 @@ class VideoTransformConfig(Section):
 
 
 class WindowConfig(Section):
-    """A range of Hounsfield units that becomes 0 .. 1, one channel; what is beyond it is cut off."""
+    """A range of Hounsfield units that becomes 0 .. 1, one channel; what is beyond it is cut off.
+
+    Then (value - mean) / std, as of images.
+    """
 
     center: Hounsfield
     """Middle of the range in HU."""
     width: Annotated[float, Field(gt=0.0, le=65535.0)]
     """Length of the range in HU."""
+    mean: Probability = 0.0
+    """Of the values 0 .. 1 in it; 0 changes nothing. The index of the shards tells it."""
+    std: Deviation = 1.0
+    """Standard deviation of the values 0 .. 1; 1 changes nothing."""
+
+    def drawable(self) -> Self:
+        """The same, from 0 to 1."""
+        return self.model_copy(update={"mean": 0.0, "std": 1.0})
 
 
 class RotationConfig(Section):
@@ -378,6 +389,10 @@ class CTTransformConfig(Section):
         WindowConfig(center=40.0, width=400.0),
     )
     """One channel each; the default is lung and mediastinum."""
+
+    def drawable(self) -> Self:
+        """The same with windows from 0 to 1, as pictures have them."""
+        return self.model_copy(update={"windows": tuple(window.drawable() for window in self.windows)})
 
     @model_validator(mode="after")
     def _patches_differ(self) -> Self:

@@ -35,7 +35,7 @@ from src.report.facts import known_grid, mask_words, patch_words
 from src.report.masked import MaskedPlane, masked_planes
 from src.report.paper import ecg_on_paper, masked_ecg
 from src.report.read import RunData, last_part, lookup
-from src.transforms.plain import ImagePreprocessing, VideoPreprocessing
+from src.transforms.plain import CTPreprocessing, ImagePreprocessing, VideoPreprocessing
 
 EXAMPLES = 3
 SHOWN_LEADS = ("II", "V1", "V5")
@@ -164,8 +164,9 @@ def _record(asked: _Run, shards: Shards, sample: Sample) -> Record:
         return sample["ecg"]
     preprocessing = preprocessing_of(asked.data, shards, asked.encoder)
     window = preprocessing.windows_of(sample, 1)[0]
-    if not isinstance(preprocessing, ImagePreprocessing | VideoPreprocessing):
-        return window[0]
+    if isinstance(preprocessing, CTPreprocessing):
+        return window[0] * preprocessing.windows[0].std + preprocessing.windows[0].mean
+    assert isinstance(preprocessing, ImagePreprocessing | VideoPreprocessing)
     values = np.moveaxis(window, 0, -1) * np.array(preprocessing.std) + np.array(preprocessing.mean)
     return values[..., 0] if values.shape[-1] == 1 else np.clip(values, 0.0, 1.0)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from src.config.transforms import CTTransformConfig, WindowJitterConfig
 from src.randomness import Streams
 from src.transforms.ct_space import maps, part, resampled, starts
-from src.transforms.ct_values import add_noise, change_attenuation, window_bounds, windowed
+from src.transforms.ct_values import add_noise, change_attenuation, standardize, window_bounds, windowed
 from src.transforms.draws import hit
 
 
@@ -47,14 +47,16 @@ class CTTransform:
                 hu_BCDHW[row] = np.flip(hu_BCDHW[row], axis + 1).copy()
         change_attenuation(hu_BCDHW, config.attenuation, streams)
         add_noise(hu_BCDHW, config.noise, streams)
-        return windowed(hu_BCDHW, window_bounds(config.windows, config.window_jitter, streams))
+        values_BKDHW = windowed(hu_BCDHW, window_bounds(config.windows, config.window_jitter, streams))
+        return standardize(values_BKDHW, config.windows)
 
     def plain(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
         """The batch [B, K, *size] as evaluation sees it: the middle of each volume in the windows as they are."""
         volumes, nothing = alike(samples), Streams(np.zeros(len(samples), np.uint64))
         begin_BX = starts(_shapes(volumes), self.config.size, "center", nothing)
         parts = [part(volume, begin, self.config.size) for volume, begin in zip(volumes, begin_BX, strict=True)]
-        return windowed(np.stack(parts), window_bounds(self.config.windows, WindowJitterConfig(), nothing))
+        windows = self.config.windows
+        return standardize(windowed(np.stack(parts), window_bounds(windows, WindowJitterConfig(), nothing)), windows)
 
     def _place(self, samples: Sequence[Mapping[str, Any]], streams: Streams) -> NDArray[np.float32]:
         """The part of each body that the model sees, in HU."""

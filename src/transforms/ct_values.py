@@ -1,4 +1,4 @@
-"""What happens to the Hounsfield units of a volume: attenuation, noise, windows.
+"""What happens to the Hounsfield units of a volume: attenuation, noise, windows and their mean and deviation.
 
 Legend: B batch, N volumes that a transform hits, C channels, V windows, K = C * V, D, H, W voxels.
 """
@@ -56,3 +56,12 @@ def windowed(hu_BCDHW: NDArray[np.float32], bounds_BV2: NDArray[np.float64]) -> 
         values_CVDHW /= width
         np.clip(values_CVDHW, 0.0, 1.0, out=values_CVDHW)
     return values_BCVDHW.reshape(batch, -1, *size)
+
+
+def standardize(values_BKDHW: NDArray[np.float32], windows: Sequence[WindowConfig]) -> NDArray[np.float32]:
+    """The values with each window's mean taken away and divided by its standard deviation, in place."""
+    for number, window in enumerate(windows):
+        if (window.mean, window.std) != (0.0, 1.0):
+            values_BKDHW[:, number :: len(windows)] -= np.float32(window.mean)
+            values_BKDHW[:, number :: len(windows)] /= np.float32(window.std)
+    return values_BKDHW

@@ -31,6 +31,7 @@ def examples(
     They are axial, coronal and sagittal where meta tells the orientation, whatever it is; else as stored. Pixels are as
     large as the finest spacing, or those of a cube where nobody knows it. `window` is the number of the one shown.
     """
+    config = config.drawable()
     run, streams, orientation, notes = CTTransform(config), draws(seed, 1), sample["meta"].get("orientation"), []
     try:
         spacing = spacing_of(sample)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from src.config.transforms import AttenuationConfig, CTNoiseConfig, WindowConfig, WindowJitterConfig
-from src.transforms.ct_values import add_noise, change_attenuation, window_bounds, windowed
+from src.transforms.ct_values import add_noise, change_attenuation, standardize, window_bounds, windowed
 from tests.transforms.batches import streams_of
 
 LUNG, SOFT = WindowConfig(center=-600.0, width=1500.0), WindowConfig(center=40.0, width=400.0)
@@ -37,6 +37,17 @@ def test_a_known_hu_has_a_known_value_in_each_window(hu: float, lung: float, sof
     assert got.shape == (2, 2, 2, 2, 2) and got.dtype == np.float32
     np.testing.assert_allclose(got[:, 0], lung, atol=1e-6)
     np.testing.assert_allclose(got[:, 1], soft, atol=1e-6)
+
+
+def test_values_in_a_window_have_the_mean_and_deviation_that_it_says() -> None:
+    """Of two channels in two windows: those of the first window come first and third."""
+    hu = np.random.default_rng(0).uniform(-900, 200, (1, 2, 4, 5, 6)).astype(np.float32)
+    plain = windowed(hu, window_bounds((LUNG, SOFT), OFF, streams_of(1)))
+    lung = LUNG.model_copy(update={"mean": float(plain[:, ::2].mean()), "std": float(plain[:, ::2].std())})
+    got = standardize(plain.copy(), (lung, SOFT))
+    assert abs(got[:, ::2].mean()) < 1e-5 and got[:, ::2].std() == pytest.approx(1.0, abs=1e-5)
+    assert np.array_equal(got[:, 1::2], plain[:, 1::2])
+    assert np.array_equal(standardize(plain.copy(), (lung.drawable(), SOFT)), plain)
 
 
 def test_jitter_is_uniform_within_its_bounds_and_drawn_apart_for_each_window() -> None:
