@@ -8,6 +8,7 @@ saved, whoever was asked to stop and by which signal.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -130,6 +131,8 @@ class Attempt:
         self.words.mkdir(parents=True, exist_ok=True)
         self._checkpoints = task.submission.parents[1] / "checkpoints"
         self._begun = newest_step(self._checkpoints)
+        self._look_seconds = SELDOM_SECONDS if self.rank else LOOK_SECONDS
+        self._looked = -math.inf
         if self.rank == 0:
             replace_text(self.failures / BEGUN, str(self._begun))
 
@@ -160,6 +163,9 @@ class Attempt:
 
     def _end_if_orphan(self) -> None:
         """End where the job runs elsewhere: SLURM had given this node up, and will not end what is left on it."""
+        if (now := time.monotonic()) < self._looked + self._look_seconds:
+            return
+        self._looked = now
         if later := later_attempts(self.task.submission, self.job, self.restart):
             print(f"job {self.job} goes on elsewhere, as its attempt {later[-1]}: this is what a lost node had left")
             sys.exit(1)
@@ -168,7 +174,7 @@ class Attempt:
         """Until SLURM ends all tasks: one that goes before would be taken for a failure."""
         patience = time.monotonic() + ENDED_SECONDS
         while time.monotonic() < patience:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(self._look_seconds)
             self._end_if_orphan()
 
     def _run_rank(self, folder: Path) -> tuple[int, bool]:
@@ -186,7 +192,7 @@ class Attempt:
             time.sleep(POLL_SECONDS)
             if (now := time.monotonic()) < look:
                 continue
-            look = now + (SELDOM_SECONDS if self.rank else LOOK_SECONDS)
+            look = now + self._look_seconds
             if self.rank == 0 and self.signals.received:
                 self._leave_in_time()
             if bad_since is None and any(self.words.iterdir()):

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from src.config.experiment import ExperimentConfig
 
 SECTIONS = ("objective", "seed", "data", "model", "mask", "more_masks", "loss", "optimization")
-FREE_SECTIONS = frozenset({"engine", "logging", "checkpoint", "evaluation", "init_from"})
 FREE_DATA_KEYS = frozenset({"root", "workers", "micro_batch_size", "cache", "timeout", "broken"})
 ABSENT = "absent"
 

@@ -227,9 +227,11 @@ def _of_a_frame(config: MaskConfig, grid: tuple[int, ...], seed: int) -> MaskSam
     """The sampler of a single frame, where all frames have the same masks."""
     if config.style != "complement" or len(grid) != 3 or config.temporal_scale != (1.0, 1.0):
         return None
-    return MaskSampler(
-        config.model_copy(update={"min_context": math.ceil(config.min_context / grid[0])}), grid[1:], seed
-    )
+    of_frame = config.model_copy(update={"min_context": math.ceil(config.min_context / grid[0])})
+    try:
+        return MaskSampler(of_frame, grid[1:], seed)
+    except ValueError as error:
+        raise ValueError(f"{error} (in each of {grid[0]} frames)") from None
 
 
 def _partition(context_BL: NDArray[np.bool_], sizes: Sizes) -> Masks:

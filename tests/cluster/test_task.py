@@ -127,11 +127,10 @@ def test_a_task_that_cannot_go_on_says_so_for_all(tmp_path, monkeypatch):
 def test_a_task_whose_node_was_given_up_ends_when_the_job_goes_on_elsewhere(tmp_path, monkeypatch, capsys, rank, late):
     """SLURM ends only what it knows of, and a lost node's tasks would wait for that; no word of theirs counts."""
     monkeypatch.setattr("src.cluster.task.give_back", lambda *_: None)  # there is no slurmctld to refuse it
-    monkeypatch.setattr("src.cluster.task.WORD_SECONDS", 1.0)
+    for seconds in ("WORD_SECONDS", "LOOK_SECONDS", "SELDOM_SECONDS"):
+        monkeypatch.setattr(f"src.cluster.task.{seconds}", 1.0)
     (tmp_path / "main.py").write_text("raise SystemExit(1)")
-    place = SimpleNamespace(
-        job_id="12", global_rank=rank, local_rank=0, num_tasks=2, num_nodes=2, cluster="slurm", hostnames=["a", "b"]
-    )
+    place = SimpleNamespace(job_id="12", global_rank=rank, local_rank=0, num_tasks=2, num_nodes=2, cluster="slurm")
     task = Task(tmp_path / "run/submissions/0001", tmp_path, tmp_path / "config.yaml", tmp_path, 3)
     attempt = Attempt(task, place, SimpleNamespace(pass_on_to=lambda _: None, received=[]))
     successor = threading.Timer(late, (task.submission / "failures/12-1").mkdir)

@@ -313,6 +313,8 @@ def test_a_legacy_batch_of_one_never_asks_for_more_than_positions_reach() -> Non
 def test_sizes_that_leave_no_context_are_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match=r"mask\.min_context.*\(16,\)"):
         MaskSampler(MaskConfig(), (16,), seed=0)
+    with pytest.raises(ValueError, match=r"\(3, 3\) tokens leave fewer than 5 .* \(in each of 2 frames\)"):
+        MaskSampler(MaskConfig(style="complement", targets=8, target_scale=(0.5, 0.5)), (2, 3, 3), seed=0)
     with pytest.raises(ValueError, match=r"mask\.min_context"):
         MaskSampler(MaskConfig(style="complement", target_scale=(1.0, 1.0)), (14, 14), seed=0)
     with pytest.raises(ValueError, match="1, 2 or 3 axes"):

@@ -25,6 +25,8 @@ from tests.report.html_page import Page
 
 PLANES = {"image": [0], "video": [0, 2, 3], "ct": [0, 2, 3]}
 """Of 1, 4 and 4 along the first axis of the grid."""
+LUNG, SOFT = "{center: -600.0, width: 1500.0, mean: 0.4, std: 0.3}", "{center: 40.0, width: 400.0}"
+STANDARDIZED = [f"data.transform.windows=[{LUNG}, {SOFT}]"]
 EVERYWHERE = np.ones((2, 2), np.bool_)
 
 
@@ -35,7 +37,7 @@ def runs(tmp_path_factory):
     for modality in PLANES:
         own = [f"data.root={place / 'shards' / modality}", f"logging.folder={place / modality}"]
         steps = ["optimization.epochs=null", "optimization.warmup_epochs=null", "optimization.steps=4"]
-        words = [*own, *steps, "evaluation.every=4"]
+        words = [*own, *steps, "evaluation.every=4", *(STANDARDIZED if modality == "ct" else [])]
         succeed("--fname", f"configs/jepa/{modality}_debug.yaml", "--devices", "cpu", "--set", *words)
     return place
 
@@ -99,7 +101,8 @@ def test_picture_is_what_the_encoder_sees(runs, modality):
     with open_shards(config.data, "train") as shards:
         preprocessing = preprocessing_of(config.data, shards, config.model.encoder)
         windows = [preprocessing.windows_of(sample, 1)[0, 0] for sample in shards.read(np.arange(len(shards)))]
-    seen = np.stack(windows) if modality == "ct" else np.stack(windows) * 0.226 + 0.449
+    std, mean = (0.3, 0.4) if modality == "ct" else (0.226, 0.449)
+    seen = np.stack(windows) * std + mean
     step = {"image": 1, "video": 2, "ct": 4}[modality]
     middles = [place * step + (step - 1) // 2 for place in PLANES[modality]]
     planes = seen[:, None] if modality == "image" else seen[:, middles]

@@ -87,6 +87,18 @@ def test_probability_0_hits_none_and_1_all_and_between_its_share(name: str) -> N
     assert stats.binomtest(changed(0.3), 800, 0.3).pvalue > 1e-3
 
 
+def test_training_and_evaluation_standardise_alike() -> None:
+    """Each window by its own mean and deviation, and neither before the windows have cut."""
+    samples, windows = volume_samples(2), [{"center": -600.0, "width": 1500.0}, {"center": 40.0, "width": 400.0}]
+    said = [{**windows[0], "mean": 0.5, "std": 0.25}, {**windows[1], "mean": 0.1, "std": 2.0}]
+    usual, ours = (transform_of(windows=tuple(found), crop="center") for found in (windows, said))
+    mean, std = (np.array(found, np.float32).reshape(1, 2, 1, 1, 1) for found in ((0.5, 0.1), (0.25, 2.0)))
+    wanted = (usual.plain(samples) - mean) / std
+    np.testing.assert_allclose(ours.plain(samples), wanted, atol=1e-6)
+    np.testing.assert_allclose(ours(samples, streams_of(2)), wanted, atol=1e-6)
+    assert ours.config.drawable() == usual.config
+
+
 @pytest.mark.parametrize(("name", "axis"), [("flip_depth", 2), ("flip_height", 3), ("flip_width", 4)])
 def test_a_flip_is_a_mirror_of_the_named_axis(name: str, axis: int) -> None:
     samples = volume_samples(3)

@@ -163,7 +163,7 @@ def lead_encoder(**keys):
     return read_encoder_section(json.dumps(section | keys))
 
 
-def test_masks_over_time_are_the_same_on_all():
+def test_masks_over_time_are_the_same_on_all_leads():
     batch = masks_of(collate(lead_encoder()))
     for tokens in (batch["context"], batch["targets"][:, 0]):
         leads = tokens.reshape(4, 12, -1)
