@@ -188,19 +188,23 @@ class Attempt:
         )
         self.signals.pass_on_to(rank)
         look, bad_since, echo = 0.0, None, False
-        while rank.poll() is None:
-            time.sleep(POLL_SECONDS)
-            if (now := time.monotonic()) < look:
-                continue
-            look = now + self._look_seconds
-            if self.rank == 0 and self.signals.received:
-                self._leave_in_time()
-            if bad_since is None and any(self.words.iterdir()):
-                bad_since = now
-            if bad_since is not None and now - bad_since > ECHO_SECONDS:
-                rank.kill()
-                echo = True
-        return rank.wait(), echo
+        try:
+            while rank.poll() is None:
+                time.sleep(POLL_SECONDS)
+                if (now := time.monotonic()) < look:
+                    continue
+                look = now + self._look_seconds
+                self._end_if_orphan()  # its rank may wait for one that is gone: gloo does not see each end
+                if self.rank == 0 and self.signals.received:
+                    self._leave_in_time()
+                if bad_since is None and any(self.words.iterdir()):
+                    bad_since = now
+                if bad_since is not None and now - bad_since > ECHO_SECONDS:
+                    rank.kill()
+                    echo = True
+            return rank.wait(), echo
+        finally:
+            rank.kill()
 
     def _leave_in_time(self) -> None:
         """Put the job back before its time is over, though its ranks have not saved: afterwards nobody would."""

@@ -122,14 +122,20 @@ def test_a_task_that_cannot_go_on_says_so_for_all(tmp_path, monkeypatch):
     assert told_verdict(attempt.failures) == (FAILED, "task 1: OSError: no space left")
 
 
+@pytest.mark.parametrize("work", ["raise SystemExit(1)", "import time\ntime.sleep(600)"], ids=["ended", "hangs"])
 @pytest.mark.parametrize("late", [0.0, 2.0], ids=["found", "comes"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_task_whose_node_was_given_up_ends_when_the_job_goes_on_elsewhere(tmp_path, monkeypatch, capsys, rank, late):
-    """SLURM ends only what it knows of, and a lost node's tasks would wait for that; no word of theirs counts."""
+def test_a_task_whose_node_was_given_up_ends_when_the_job_goes_on_elsewhere(
+    tmp_path, monkeypatch, capsys, rank, late, work
+):
+    """SLURM ends only what it knows of, and a lost node's tasks would wait for that; no word of theirs counts.
+
+    Its rank may have seen a connection break, or wait for ever for one that is gone.
+    """
     monkeypatch.setattr("src.cluster.task.give_back", lambda *_: None)  # there is no slurmctld to refuse it
     for seconds in ("WORD_SECONDS", "LOOK_SECONDS", "SELDOM_SECONDS"):
         monkeypatch.setattr(f"src.cluster.task.{seconds}", 1.0)
-    (tmp_path / "main.py").write_text("raise SystemExit(1)")
+    (tmp_path / "main.py").write_text(work)
     place = SimpleNamespace(job_id="12", global_rank=rank, local_rank=0, num_tasks=2, num_nodes=2, cluster="slurm")
     task = Task(tmp_path / "run/submissions/0001", tmp_path, tmp_path / "config.yaml", tmp_path, 3)
     attempt = Attempt(task, place, SimpleNamespace(pass_on_to=lambda _: None, received=[]))

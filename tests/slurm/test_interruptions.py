@@ -40,18 +40,18 @@ def test_a_node_is_lost_and_its_task_runs_on(cluster, undisturbed, shards, tmp_p
     job = submit(cluster, run, tmp_path / "logs", "--partition", "main")
     wait_for_steps(cluster, job, tmp_path / "run", 20)
     orphans = cluster.members(job, "task", "rank", "worker")
-    ranks = [member for member in orphans if member.kind == "rank"]
-    for rank in ranks:
-        rank.process.suspend()
-    (node,) = {rank.node for rank in ranks if rank.rank == 0}
+    held = [member.process for member in orphans if member.kind != "worker"]
+    for process in held:
+        process.suspend()
+    (node,) = {member.node for member in orphans if member.rank == 0}
     cluster.kill_node(node)
     before = logged(tmp_path / "run")
     wait_until(lambda: int(cluster.show(job)["Restarts"]) == 1, 90, "the job is given back to the queue")
     wait_until(lambda: len(list((tmp_path / "run" / "attempts").iterdir())) == 2, 60, "the next attempt trains")
-    for rank in alive([rank.process for rank in ranks]):
-        rank.resume()
+    for process in alive(held):
+        process.resume()
     cluster.wait_for(job, "COMPLETED", END_SECONDS)
-    wait_until(lambda: not alive([member.process for member in orphans]), 60, "the orphans end")
+    wait_until(lambda: not alive([member.process for member in orphans]), 60, f"the orphans {orphans} end")
     cluster.start_node(node)
     cluster.wait_for_nodes("idle", cluster.nodes, 60)
     first, second = starts(tmp_path / "run")
