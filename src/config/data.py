@@ -45,11 +45,19 @@ class SyntheticConfig(Section):
     samples: PositiveInt = 64
     length: PositiveInt = 500
     """Samples of each lead of an ECG."""
+    shortest: PositiveInt | None = None
+    """Of ECGs of different lengths, each as likely as any other, from this to `length`; null makes all alike."""
     sampling_rate: PositiveFloat = 100.0
     """Hz, of ECGs; of videos it is 25."""
     sides: Annotated[tuple[Side, ...], Field(min_length=2, max_length=3)] | None = None
     """Size of what is no ECG: [height, width] of images, [frames, height, width] of videos, [D, H, W] of CT volumes."""
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _shortest_first(self) -> Self:
+        if self.shortest is not None and self.shortest > self.length:
+            raise ValueError(f"shortest {self.shortest} is more than length {self.length}: lower it")
+        return self
 
 
 class CacheConfig(Section):
@@ -152,6 +160,10 @@ class DataConfig(Section):
                 "data.synthetic.sides is for what is no ECG: leave it out, and set length"
                 if kind == "ecg"
                 else f"data.synthetic.sides must have {axes} numbers where data.transform.modality is {kind}"
+            )
+        if made is not None and made.shortest is not None and kind != "ecg":
+            raise ValueError(
+                f"data.synthetic.shortest is for ECGs, not for data.transform.modality {kind}: leave it out"
             )
         return self
 

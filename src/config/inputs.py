@@ -45,19 +45,22 @@ def check_input(data: DataConfig, encoder: EncoderSection) -> None:
         )
 
 
-def check_one_each(data: DataConfig) -> None:
+def pads(data: DataConfig) -> bool:
+    """Whether inputs of a batch may end before others, with padding behind their end."""
+    return isinstance(data.transform, ECGTransformConfig) and data.transform.short == "pad"
+
+
+def check_one_each(data: DataConfig, padding_for: EncoderSection | None = None) -> None:
     """Refuse transforms that make several inputs of a sample, or inputs of several lengths.
+
+    An objective that leaves padding out of all that it computes names its encoder as `padding_for`.
 
     Raises:
         ValueError: names the key.
     """
     config = data.transform
     if isinstance(config, ECGTransformConfig):
-        if config.lengths is not None or config.short == "pad":
-            raise ValueError(
-                "data.transform.lengths and data.transform.short: pad are not for this objective, whose encoder has "
-                "one length, model.encoder.length: leave both out"
-            )
+        _check_lengths(config, padding_for)
     elif isinstance(config, CTTransformConfig):
         if config.patches is not None:
             raise ValueError(_SEVERAL.format(key="patches", what="parts of a volume"))
@@ -66,6 +69,27 @@ def check_one_each(data: DataConfig) -> None:
             raise ValueError(_SEVERAL.format(key="videos", what="videos of a study"))
         if config.clip.clips > 1:
             raise ValueError(_SEVERAL.format(key="clip.clips", what="clips of a video"))
+
+
+def _check_lengths(config: ECGTransformConfig, padding_for: EncoderSection | None) -> None:
+    if config.lengths is not None:
+        other = ", and set data.transform.short to pad for shorter records" if padding_for is not None else ""
+        raise ValueError(
+            "data.transform.lengths is not for this objective, whose encoder has one length, model.encoder.length: "
+            f"leave it out{other}"
+        )
+    if config.short == "refuse":
+        return
+    if padding_for is None:
+        raise ValueError(
+            "data.transform.short: pad is not for this objective, whose encoder has one length, model.encoder.length, "
+            "and no padding: leave it out"
+        )
+    if not padding_for.knows_padding:
+        raise ValueError(
+            "data.transform.short is pad, but the encoder that model.encoder.name names can't be told what is padding: "
+            "take one of ecg_*, ecg_lead_* and s4, or leave data.transform.short out"
+        )
 
 
 _SEVERAL = "data.transform.{key} makes several {what}, and this objective takes one input of a sample: leave it out"

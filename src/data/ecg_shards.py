@@ -67,6 +67,7 @@ class ECGShards(Shards):
             mean=self._statistics().mean if dataset else None,
             std=self._statistics().std if dataset else None,
             clip=config.clip,
+            short=config.short,
         )
 
     def _statistics(self) -> Statistics:

@@ -108,7 +108,11 @@ def preprocessing_of(data: DataConfig, shards: Shards, encoder: EncoderSection) 
 
 
 class InputBatch:
-    """Samples to a batch: one input of each by the name of the modality, [B, C, *sides] float32."""
+    """Samples to a batch: one input of each by the name of the modality, [B, C, *sides] float32.
+
+    Beside ECGs of which some end early `keep` [B, T] bool, True where they have samples; where none does there is no
+    mask, which would cost attention its fast path.
+    """
 
     def __init__(self, data: DataConfig, preprocessing: AnyPreprocessing, seed: int) -> None:
         self.modality = data.transform.modality
@@ -125,7 +129,9 @@ class InputBatch:
         Raises:
             ValueError: a sample can't be brought to the encoder's input; it is named.
         """
-        return {self.modality: self._make(step, samples, streams)[self.modality]}
+        made = self._make(step, samples, streams)
+        ends_early = self.modality == "ecg" and not bool(made["keep"].all())
+        return {name: made[name] for name in (self.modality, *(["keep"] if ends_early else []))}
 
 
 def _batch(data: DataConfig, preprocessing: AnyPreprocessing, seed: int) -> Collate:

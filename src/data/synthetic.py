@@ -80,7 +80,8 @@ def make_synthetic(root: Path, config: SyntheticConfig, leads: Sequence[str], mo
 
 
 def _source(config: SyntheticConfig, leads: Sequence[str]) -> dict[str, Any]:
-    return {"synthetic": {**config.model_dump(mode="json", exclude={"sides"}), "leads": list(leads), "recipe": RECIPE}}
+    unset = {"sides"} if config.shortest is not None else {"sides", "shortest"}
+    return {"synthetic": {**config.model_dump(mode="json", exclude=unset), "leads": list(leads), "recipe": RECIPE}}
 
 
 def _accept(root: Path, source: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ def _records(config: SyntheticConfig, leads: Sequence[str]) -> Iterator[Record]:
         patient, split = patient_and_split(config.samples, number)
         rate, dipole_3T = _dipole(config, patient, number)
         noise_CT = _stream(config, "record", number).normal("noise", len(leads), config.length)[0]
-        signal_CT = projections_C3 @ dipole_3T + 0.015 * noise_CT
+        signal_CT = (projections_C3 @ dipole_3T + 0.015 * noise_CT)[:, : _length(config, number)]
         yield Record(
             split=split,
             key=f"synthetic-{number:07d}",
@@ -113,6 +114,14 @@ def _records(config: SyntheticConfig, leads: Sequence[str]) -> Iterator[Record]:
                 "scale": [SCALE] * len(leads),
             },
         )
+
+
+def _length(config: SyntheticConfig, number: int) -> int:
+    """Samples of a lead of a record; a shorter one is the beginning of what it would be."""
+    if config.shortest is None:
+        return config.length
+    lengths = config.length - config.shortest + 1
+    return config.shortest + int(_stream(config, "record", number).integers("length", lengths)[0])
 
 
 def _stream(config: SyntheticConfig, kind: str, number: int) -> Streams:

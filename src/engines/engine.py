@@ -6,7 +6,8 @@ The contract with an objective (one nn.Module that holds everything with state):
   over from the batch alone, `objective.coefficients: {name: c}` comes from the config;
 * the engine sums the weights over micro-batches and ranks before the first backward and backpropagates
   sum_k c_k * S_k * world / W_k, so that the gradient, after the backends' averaging, is that of one process with one
-  big batch, whatever the micro-batches and ranks and however unequal their counts;
+  big batch, whatever the micro-batches and ranks and however unequal their counts; W_k = 0 gives 0 and a count, and a
+  step of which all are 0 is skipped;
 * an objective with a loss between samples says `contrastive = True` (src/engines/door.py): the features of all
   micro-batches are then contrasted together;
 * an objective with networks that never change lists them as `frozen_networks`, and checkpoints write them once a run;

@@ -130,10 +130,7 @@ class TrainingEngine(ABC):
     def forward_backward(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
         coefficients: dict[str, float] = self.objective.coefficients  # type: ignore[assignment]
         weights = global_weights(self.objective, micro_batches)
-        scales = {
-            name: coefficients[name] * self.ranks.world_size / weight if weight else 0.0
-            for name, weight in weights.items()
-        }
+        scales = self._scales(weights, coefficients)
         for name in (name for name, weight in weights.items() if not weight):
             self.empty_losses[name] = self.empty_losses.get(name, 0) + 1
         self._weights, self._seen = weights, []
@@ -142,6 +139,18 @@ class TrainingEngine(ABC):
         apart = len(micro_batches) > 1 and getattr(self.objective, "contrastive", False)
         sums = self._apart(step, micro_batches, scales) if apart else self._through(step, micro_batches, scales)
         return global_means(sums, weights, coefficients)
+
+    def _scales(self, weights: dict[str, float], coefficients: dict[str, float]) -> dict[str, float]:
+        """By what each loss's sums are multiplied; a loss that counts nothing gives nothing.
+
+        Where no loss counts anything, the gradient is the mean of nothing, not a number, and the step is skipped as any
+        other whose gradient is none: weights would decay, and moments and teacher move, for the sake of no sample.
+        """
+        nothing = 0.0 if any(weights.values()) else math.nan
+        return {
+            name: coefficients[name] * self.ranks.world_size / weight if weight else nothing
+            for name, weight in weights.items()
+        }
 
     def _through(self, step: int, micro_batches: Sequence[Batch], scales: dict[str, float]) -> dict[str, Tensor]:
         """Each micro-batch forward and backward; returns the sums of each loss."""
@@ -238,7 +247,8 @@ class TrainingEngine(ABC):
             self.skipped_in_a_row = 0
         else:
             self._skip(step)
-        self.scale.update(finite)
+        if any(self._weights.values()):
+            self.scale.update(finite)
 
     def _skip(self, step: int) -> None:
         """The norm is the same on all ranks, so all of them skip, and all stop together after too many in a row.
@@ -252,6 +262,11 @@ class TrainingEngine(ABC):
             self.skipped_in_a_row += 1
         if self.skipped_in_a_row < self.optimization.max_skipped:
             return
+        if not any(self._weights.values()):
+            raise ValueError(
+                f"step {step}: for {self.skipped_in_a_row} steps in a row no loss counted anything of its batch "
+                "(optimization.max_skipped): raise data.batch_size, or look at what the samples lack"
+            )
         suspects = [key for total, keys in self._seen if not torch.isfinite(total) for key in keys]
         named = [
             f"rank {rank}: {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}"

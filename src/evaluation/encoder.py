@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from src.checkpoints.manifest import MANIFEST
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.data.sample import Sample
-from src.evaluation.features import Pool, at_once, average_windows, pool_tokens
+from src.evaluation.features import Pool, as_batch, at_once, average_windows, pool_given, split
 from src.files import sync
 from src.models.any_config import read_encoder_section
 from src.models.build import build_encoder
 from src.models.config import EncoderSection
+from src.models.padding import valid_tokens
 from src.models.resize import resized
 from src.transforms.plain import AnyPreprocessing, read_preprocessing
 from src.transforms.preprocessing import Preprocessing
@@ -70,10 +71,21 @@ class Encoder(nn.Module):
         self.config, self.preprocessing = config.drawn(), preprocessing
         self.network = build_encoder(self.config)
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """Tokens [B, L, D] of windows [B, C, *sides] that went through `preprocessing`."""
-        tokens: Tensor = self.network(windows)
+    def forward(self, windows: Tensor, valid_BL: Tensor | None = None) -> Tensor:
+        """Tokens [B, L, D] of windows [B, C, *sides] that went through `preprocessing`; of padding they mean nothing.
+
+        `valid_BL` are those of `given`; without it all tokens hold signal.
+        """
+        tokens: Tensor = self.network(windows, valid_BL=valid_BL)
         return tokens
+
+    def given(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The `tokens` [B, L, D] of windows by their modality; with `keep` beside these also which are `valid`."""
+        windows = batch[self.preprocessing.modality]
+        if "keep" not in batch:
+            return {"tokens": self(windows)}
+        valid_BL = valid_tokens(batch["keep"], self.config)
+        return {"tokens": self(windows, valid_BL), "valid": valid_BL}
 
     def sha256(self) -> str:
         """Of the weights by name, the config and the preprocessing: what makes its features what they are."""
@@ -91,13 +103,14 @@ class Encoder(nn.Module):
     ) -> Features:
         """Features [B, F] of whole records in mV at `preprocessing.sampling_rate`, leads as in `preprocessing.leads`.
 
-        Each is cut into `windows` evenly spaced windows (None covers it), whose pooled tokens are averaged. Leads with
+        Each is cut into `windows` evenly spaced windows (None covers it), whose pooled tokens are averaged; a shorter
+        one is a single window, padded, where the encoder was trained so (`preprocessing.short`). Leads with
         `lead_keep_BC` False are missing; without it those that are flat are, as in shards. Images, videos and CT
         volumes come out of shards, by `embed_samples`.
 
         Raises:
-            ValueError: other leads, records shorter than the encoder's window, or values that are not finite; an
-                encoder of another modality.
+            ValueError: other leads, records shorter than the encoder's window where these are refused, or values that
+                are not finite; an encoder of another modality.
         """
         if not isinstance(self.preprocessing, Preprocessing):
             raise ValueError(f"the encoder takes {self.preprocessing.modality}, not ECGs: use embed_samples")
@@ -106,22 +119,22 @@ class Encoder(nn.Module):
             raise ValueError(f"the ECGs have shape {list(ecg_BCT.shape)}; the encoder takes [records, leads, samples]")
         kept_BC = (ecg_BCT != ecg_BCT[:, :, :1]).any(2) if lead_keep_BC is None else lead_keep_BC
         records = enumerate(zip(ecg_BCT, kept_BC, strict=True))
-        return self._embed(
-            [self.preprocessing.prepare(ecg_CT, keep_C, windows, f"record {n}") for n, (ecg_CT, keep_C) in records],
-            pool,
-        )
+        cut = [self.preprocessing.prepare(ecg_CT, keep_C, windows, f"record {n}") for n, (ecg_CT, keep_C) in records]
+        return self._embed(cut, [ecg_BCT.shape[2]] * len(ecg_BCT), pool)
 
     def embed_samples(self, samples: Sequence[Sample], pool: Pool = "mean", windows: int | None = None) -> Features:
         """Features [B, F] of samples out of shards, whose lengths may differ; errors name the sample."""
-        return self._embed([self.preprocessing.windows_of(sample, windows) for sample in samples], pool)
+        cut = [self.preprocessing.windows_of(sample, windows) for sample in samples]
+        ecgs = isinstance(self.preprocessing, Preprocessing)
+        return self._embed(cut, [sample["ecg"].shape[1] for sample in samples] if ecgs else None, pool)
 
     @torch.no_grad()
-    def _embed(self, windows_BWC: list[NDArray[np.float32]], pool: Pool) -> Features:
+    def _embed(self, windows_BWC: list[NDArray[np.float32]], lengths_B: Sequence[int] | None, pool: Pool) -> Features:
         """Windows of all records in calls of equal size; of each record the mean over its windows."""
         device = next(self.network.parameters()).device
-        windows = torch.from_numpy(np.concatenate(windows_BWC))
-        calls = windows.split(at_once(windows[0].numel(), CALL))
-        pooled = torch.cat([pool_tokens(self(call.to(device)), pool) for call in calls]).cpu().numpy()
+        calls = split(as_batch(self.preprocessing, windows_BWC, lengths_B), at_once(windows_BWC[0][0].size, CALL))
+        on_device = ({name: tensor.to(device) for name, tensor in call.items()} for call in calls)
+        pooled = torch.cat([pool_given(self.given(call), pool) for call in on_device]).cpu().numpy()
         return average_windows(pooled, windows_BWC)
 
 

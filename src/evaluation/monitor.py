@@ -118,15 +118,17 @@ class Monitor:
         features_NF = embed(engine, self.records, "mean", size, ranks, alive)
         fit_NF = embed(engine, self._fit, "mean", size, ranks, alive) if self._probed else None
         few = replace(self.records, samples_N=self.records.samples_N[:TOKEN_RECORDS])
-        targets_NLD = embed_tokens(engine, few, "targets", size, ranks, alive) if self._loss else None
+        targets = embed_tokens(engine, few, "targets", size, ranks, alive) if self._loss else None
         self._last_NF = features_NF
         if not self._ranks.first:
             return {}
         spreads = spread(features_NF)
         measured = {"rankme": rankme(features_NF), "feature_std": spreads.mean, "dead_dimensions": spreads.dead}
-        if targets_NLD is not None and self._loss:
-            measured["between_samples"] = variance_between_samples(torch.from_numpy(targets_NLD))
-            measured["mean_loss"] = mean_prediction_loss(torch.from_numpy(targets_NLD), self._loss)
+        if targets is not None and self._loss:
+            targets_NLD = torch.from_numpy(targets[0])
+            valid_NL = None if targets[1] is None else torch.from_numpy(targets[1])
+            measured["between_samples"] = variance_between_samples(targets_NLD, valid_NL)
+            measured["mean_loss"] = mean_prediction_loss(targets_NLD, self._loss, valid_NL)
         if fit_NF is not None:
             measured |= self._probe(fit_NF, features_NF)
         return {name: float(f"{value:.6g}") for name, value in measured.items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from src.losses.kinds import RegressionKind
 from src.losses.regression import feature_regression
+from src.models.padding import without
 
 EPSILON = 1e-7
 """What RankMe adds to each share so that its logarithm exists (the paper's value for float32 features)."""
@@ -83,26 +84,42 @@ def rankme(features_NF: ArrayLike, centred: bool = True) -> float:
     return max(1.0, float(np.exp(-(shares_R * np.log(shares_R)).sum())))
 
 
-def mean_prediction_loss(targets_NLD: Tensor, kind: RegressionKind) -> float:
+def mean_prediction_loss(targets_NLD: Tensor, kind: RegressionKind, valid_NL: Tensor | None = None) -> float:
     """The loss of predicting at each position the mean target of all records there, averaged over [N, L, D].
 
     The yardstick beside a JEPA loss: a predictor that is no better knows the positions and nothing of the record. The
     targets are as the loss sees them (layer-normed if it layer-norms them) and `kind` is as in `feature_regression`.
-    Under `l1` the median would score a little lower still.
+    Under `l1` the median would score a little lower still. Targets that are not valid (padding) are left out.
     """
     targets_NLD = targets_NLD.float()
-    mean_NLD = targets_NLD.mean(0, keepdim=True).expand_as(targets_NLD)
-    return feature_regression(mean_NLD, targets_NLD, kind).mean().item()
+    if valid_NL is None:
+        mean_NLD = targets_NLD.mean(0, keepdim=True).expand_as(targets_NLD)
+        return feature_regression(mean_NLD, targets_NLD, kind).mean().item()
+    mean_NLD = _mean_of_positions(targets_NLD, valid_NL).expand_as(targets_NLD)
+    return feature_regression(mean_NLD, targets_NLD, kind)[valid_NL].mean().item()
 
 
-def variance_between_samples(tokens_NLD: Tensor) -> float:
+def variance_between_samples(tokens_NLD: Tensor, valid_NL: Tensor | None = None) -> float:
     """The share of the variance of layer-normed tokens [N, L, D] that lies between records at the same position.
 
     Near 0 where the encoder has learned positions alone, near 1 where positions say nothing. The layer norm is the
-    parameter-free one of the targets. Tokens that are all equal give 0.0, a single record gives nan.
+    parameter-free one of the targets. Tokens that are all equal give 0.0, a single record gives nan. Tokens that are
+    not valid (padding) are left out: a position at which few records have signal counts less.
     """
     normed_NLD = functional.layer_norm(tokens_NLD.float(), tokens_NLD.shape[-1:])
     if normed_NLD.shape[0] < 2:
         return float("nan")
-    total = normed_NLD.flatten(0, 1).var(0).mean().item()
-    return 0.0 if total == 0.0 else normed_NLD.var(0).mean().item() / total
+    if valid_NL is None:
+        total, between = normed_NLD.flatten(0, 1).var(0).mean().item(), normed_NLD.var(0).mean().item()
+    else:
+        apart_NLD = normed_NLD - _mean_of_positions(normed_NLD, valid_NL)
+        freedom = (valid_NL.sum(0) - 1).clamp(min=0).sum().item()
+        total = normed_NLD[valid_NL].var(0).mean().item()
+        between = apart_NLD[valid_NL].square().sum(0).mean().item() / freedom if freedom else float("nan")
+    return 0.0 if total == 0.0 else between / total
+
+
+def _mean_of_positions(tokens_NLD: Tensor, valid_NL: Tensor) -> Tensor:
+    """The mean [1, L, D] of the valid tokens at each position; zeros where there is none."""
+    counts_L1 = valid_NL.sum(0).clamp(min=1).unsqueeze(-1)
+    return (without(tokens_NLD, valid_NL).sum(0) / counts_L1).unsqueeze(0)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from src.data.sample import Sample
 from src.distributed.ranks import Ranks, gather_objects
-from src.evaluation.features import MOST_WINDOWS, Door, Pool, Records, at_once, average_windows, pool_tokens
+from src.evaluation.features import MOST_WINDOWS, Door, Pool, Records, at_once, average_windows, pool_tokens, split
 
 Half = NDArray[np.float16]
 BYTES = 2
@@ -32,7 +32,10 @@ BYTES = 2
 
 @dataclass(frozen=True)
 class Tokens:
-    """All tokens of each record: those of several windows are one set, in which a query sees the record whole."""
+    """All tokens of each record: those of several windows are one set, in which a query sees the record whole.
+
+    Those of padding are no part of it.
+    """
 
     records: tuple[Half, ...]
     """[L, D] of each, mapped from a file; L may differ."""
@@ -70,22 +73,24 @@ def keep_tokens(
         ValueError: there is no room for the tokens, or fp16 can't hold them.
     """
     share = records.samples_N[ranks.rank :: ranks.world_size]
-    lengths, pooled, width = [], [], 0
+    lengths, pooled, width = list[int](), [], 0
     with _file(path, ranks.rank).open("wb") as file:
         for start in range(0, len(share), batch_size):
             samples = records.shards.read(share[start : start + batch_size])
             windows_BWC = [records.windows_of(sample) for sample in samples]
-            windows_VC = np.concatenate(windows_BWC)
-            features, length = [], 0
-            for part_VC in torch.from_numpy(windows_VC).split(at_once(windows_VC[0].size, MOST_WINDOWS)):
-                tokens_VLD = door(records.batch(part_VC), mode="embed")["tokens"]
-                features.append(pool_tokens(tokens_VLD, pool).cpu().numpy())
-                _, length, width = tokens_VLD.shape
+            values, kept, features = windows_BWC[0][0].size, list[int](), []
+            for part in split(records.batch(samples, windows_BWC), at_once(values, MOST_WINDOWS)):
+                given = door(part, mode="embed")
+                tokens_VLD, valid_VL = given["tokens"], given.get("valid")
+                features.append(pool_tokens(tokens_VLD, pool, valid_VL).cpu().numpy())
+                V, length, width = tokens_VLD.shape
                 if file.tell() == 0:
-                    of_a_record = len(windows_VC) / len(samples) * length * width * BYTES
+                    of_a_record = sum(map(len, windows_BWC)) / len(samples) * length * width * BYTES
                     require_room(path.parent, round(of_a_record * len(records)), len(records))
-                _halved(tokens_VLD, samples).tofile(file)
-            lengths += [len(windows_WC) * length for windows_WC in windows_BWC]
+                _halved(tokens_VLD if valid_VL is None else tokens_VLD[valid_VL], samples).tofile(file)
+                kept += [length] * V if valid_VL is None else valid_VL.sum(1).tolist()
+            starts = np.cumsum([0, *map(len, windows_BWC[:-1])])
+            lengths += np.add.reduceat(kept, starts).tolist()
             pooled.append(average_windows(np.concatenate(features), windows_BWC))
     shares = gather_objects((lengths, width, np.concatenate(pooled) if pooled else None))
     width, found = max(of_rank[1] for of_rank in shares), [of_rank[2] for of_rank in shares if of_rank[2] is not None]
@@ -114,11 +119,11 @@ def _file(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.name}.{rank}")
 
 
-def _halved(tokens_VLD: Tensor, samples: Sequence[Sample]) -> Half:
-    halves = tokens_VLD.to(torch.float16)
+def _halved(tokens: Tensor, samples: Sequence[Sample]) -> Half:
+    halves = tokens.to(torch.float16)
     if not halves.isfinite().all():
         raise ValueError(
-            f"tokens of samples {samples[0]['key']} to {samples[-1]['key']} reach {tokens_VLD.abs().max():g}, but they "
+            f"tokens of samples {samples[0]['key']} to {samples[-1]['key']} reach {tokens.abs().max():g}, but they "
             f"are kept in fp16, which ends at 65,504: set head.kind to linear"
         )
     kept: Half = halves.cpu().numpy()

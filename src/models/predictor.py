@@ -52,10 +52,18 @@ class Predictor(nn.Module):
         for token in self.mask_tokens if not config.zero_mask_tokens else ():
             nn.init.trunc_normal_(token, std=0.02)
 
-    def forward(self, context_BKD: Tensor, context_BK: Tensor, targets_BMT: Tensor, kind: int = 0) -> Tensor:
+    def forward(
+        self,
+        context_BKD: Tensor,
+        context_BK: Tensor,
+        targets_BMT: Tensor,
+        kind: int = 0,
+        valid_BL: Tensor | None = None,
+    ) -> Tensor:
         """Predicted features [B, M, T, D] of the target tokens, given the context's features and positions.
 
-        `kind` of mask: which mask token stands at the targets.
+        `kind` of mask: which mask token stands at the targets. Tokens of the grid that are not valid (padding; True =
+        keep) are looked at by no other, be they context or targets; what is predicted there means nothing.
         """
         B, M, T = targets_BMT.shape
         K = context_BK.shape[1]
@@ -63,12 +71,21 @@ class Predictor(nn.Module):
         queries_BMTP = self.mask_tokens[kind].to(context_BMKP.dtype).unsqueeze(0).expand(B, M, T, -1)
         tokens = torch.cat([context_BMKP, queries_BMTP], dim=2).flatten(0, 1)
         index = torch.cat([context_BK.unsqueeze(1).expand(B, M, K), targets_BMT], dim=2).flatten(0, 1)
-        seen = None
+        seen = None if valid_BL is None else valid_BL.repeat_interleave(M, 0).gather(1, index)
         if self.config.per_lead:
             lead, index = index // math.prod(self.grid), index % math.prod(self.grid)
-            seen = lead.unsqueeze(2) == lead.unsqueeze(1)
+            seen = _of_one_lead(lead, seen)
         tokens, turns = self.places(tokens, index)
         for block in self.blocks:
             tokens = block(tokens, turns, seen)
         predicted = self.predictor_proj(self.norm(tokens[:, K:]))
         return predicted.view(B, M, T, -1)
+
+
+def _of_one_lead(lead_BK: Tensor, valid_BK: Tensor | None) -> Tensor:
+    """At whom each token looks, [B, K, K]: at those of its lead that are valid, and at itself."""
+    seen = lead_BK.unsqueeze(2) == lead_BK.unsqueeze(1)
+    if valid_BK is None:
+        return seen
+    itself = torch.eye(seen.shape[-1], dtype=torch.bool, device=seen.device)
+    return seen & valid_BK.unsqueeze(1) | itself

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from src.config.data import DataConfig
 from src.config.ecg_transforms import ECGTransformConfig
+from src.config.inputs import pads
 from src.config.transforms import CTTransformConfig
 from src.data.broken import BrokenSample
 from src.data.ecg_shards import ECGShards
@@ -175,10 +176,13 @@ def _over_an_ecg(asked: _Run, kinds: Sequence[Masks], ecg_CT: Record | None, rat
     leads, length = list(asked.data.leads), asked.encoder.sides[0]
     if ecg_CT is None:
         leads, ecg_CT = [""], np.full((1, length), np.nan)
-    begin = (ecg_CT.shape[1] - length) // 2
-    if begin < 0:
+    lacking = length - ecg_CT.shape[1]
+    if lacking > 0 and not pads(asked.data):
         raise ValueError("The record is shorter than what the encoder takes.")
+    begin = max(-lacking // 2, 0)
     ecg_CT = ecg_CT[:, begin : begin + length]
+    if lacking > 0:  # no line where there is no signal
+        ecg_CT = np.pad(ecg_CT, ((0, 0), (0, lacking)), constant_values=np.nan)
     shown = _shown(leads)
     names, patch, of_lead = [leads[lead] for lead in shown], -(-length // asked.grid[-1]), ""
     if asked.grid != asked.encoder.grid:

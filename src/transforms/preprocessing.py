@@ -35,6 +35,8 @@ class Preprocessing(Section):
     """Of each lead over the training split, mV; 0 counts as 1."""
     clip: PositiveFloat | None
     """Values beyond +-clip (after normalising) are cut off."""
+    short: Literal["refuse", "pad"] = "refuse"
+    """A record shorter than a window: an error, or one window with zeros behind its end, which the encoder is told."""
 
     @model_validator(mode="after")
     def _one_for_each_lead(self) -> Self:
@@ -45,21 +47,24 @@ class Preprocessing(Section):
     def windows(self, ecg_CT: NDArray[np.floating], count: int | None, name: str = "the ECG") -> NDArray[np.float32]:
         """`count` evenly spaced windows [W, C, L] of a record, from its first sample to its last; one is the middle.
 
-        Without a count so many as cover the record: they overlap where the length does not divide the record's.
+        Without a count so many as cover the record: they overlap where the length does not divide the record's. A
+        shorter record is one window of its own length, where `short` is pad.
 
         Raises:
             ValueError: the record has other leads, is shorter than a window or not finite; named by `name`.
         """
         if ecg_CT.ndim != 2 or len(ecg_CT) != len(self.leads):
             raise ValueError(f"{name} has shape {list(ecg_CT.shape)}; the encoder takes [{len(self.leads)}, samples]")
-        room = ecg_CT.shape[1] - self.length
-        if room < 0:
+        room, least = ecg_CT.shape[1] - self.length, self.length if self.short == "refuse" else 1
+        if ecg_CT.shape[1] < least:
             raise ValueError(
-                f"{name} has {ecg_CT.shape[1]} samples of each lead; the encoder needs {self.length} or more at "
+                f"{name} has {ecg_CT.shape[1]} samples of each lead; the encoder needs {least} or more at "
                 f"{self.sampling_rate:g} Hz"
             )
         if not np.isfinite(ecg_CT).all():
             raise ValueError(f"{name} holds NaN or infinite values: repair the record or leave it out")
+        if room < 0:
+            return ecg_CT[None].astype(np.float32)
         count = count or -(-ecg_CT.shape[1] // self.length)
         starts = [room // 2] if count == 1 else np.linspace(0, room, count).round().astype(int)
         return np.stack([ecg_CT[:, start : start + self.length] for start in starts]).astype(np.float32)
@@ -67,10 +72,11 @@ class Preprocessing(Section):
     def prepare(
         self, ecg_CT: NDArray[np.floating], keep_C: NDArray[np.bool_], count: int | None, name: str
     ) -> NDArray[np.float32]:
-        """The windows [W, C, L] of a record in mV as the encoder takes them."""
+        """The windows [W, C, L] of a record in mV as the encoder takes them; padding comes last, as in training."""
         windows_WCL = self.windows(ecg_CT, count, name)
         self.standardize(windows_WCL, np.broadcast_to(keep_C, windows_WCL.shape[:2]))
-        return windows_WCL
+        lacking = self.length - windows_WCL.shape[2]
+        return np.pad(windows_WCL, ((0, 0), (0, 0), (0, lacking))) if lacking else windows_WCL
 
     def windows_of(self, sample: Mapping[str, Any], count: int | None) -> NDArray[np.float32]:
         """The windows [W, C, L] of a sample out of shards, as `prepare`."""

@@ -49,10 +49,10 @@ class LossConfig(Section):
     """Distance between prediction and the teacher's layer-normalised features, and what keeps features apart."""
 
     kind: RegressionKind = "smooth_l1"
-    """smooth_l1 (beta 1) or l1; averaged over features and target tokens."""
+    """smooth_l1 (beta 1) or l1; averaged over features and target tokens, of padding over none."""
     regularizer: RegularizerConfig | None = None
     """Of the student's features, averaged over the tokens of each view that it has of a sample: those of the context
-    under each kind of mask, and without a teacher those of the whole input."""
+    under each kind of mask, and without a teacher those of the whole input; padding is no part of them."""
 
 
 class Config(ExperimentConfig):
@@ -66,7 +66,7 @@ class Config(ExperimentConfig):
 
     @model_validator(mode="after")
     def _one_input_that_fits(self) -> Self:
-        check_one_each(self.data)
+        check_one_each(self.data, self.model.encoder)
         check_input(self.data, self.model.encoder)
         return self
 

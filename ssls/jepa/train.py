@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from src.config.inputs import pads
 from src.data.inputs import InputBatch, open_shards, preprocessing_of, sources_of
 from src.data.loader import Batch, Loader, Prepare
 from src.evaluation.encoder import EncoderPart
@@ -34,7 +35,7 @@ ADVICE = {
 class Collate:
     """Samples to a batch: the input [B, C, *sides] by the name of its modality, and for each kind of mask its context
     [B, K] and targets [B, M, N], token indices both, and the branches [B, depth, 2] that drop path keeps, if it does.
-    A regulariser's batch says its step [B] too.
+    A regulariser's batch says its step [B] too, and one with ECGs that end early has `keep` [B, T].
 
     Where tokens are of one lead, masks are drawn over time and are the same on all leads (Kim, arXiv 2410.08559).
     """
@@ -74,7 +75,8 @@ def main(config: Config, run: TrainingRun) -> None:
     shards = open_shards(data)
     preprocessing = preprocessing_of(data, shards, encoder)
     loader = Loader(data, sources_of(data, shards), Collate(config, preprocessing), run.ranks, config.seed)
-    model = JEPA(config.model, config.loss, 1 + len(config.more_masks), data.transform.modality, config.seed)
+    kinds, padded = 1 + len(config.more_masks), pads(data)
+    model = JEPA(config.model, config.loss, kinds, data.transform.modality, config.seed, padded)
     engine = run.engine(model, loader, EncoderPart(model.exported, encoder, preprocessing))
     monitor = Monitor(config, shards, preprocessing, run.ranks, config.loss.kind, ADVICE[teacher.kind])
     momentum = linear(teacher.momentum, teacher.final_momentum, run.total_steps)

@@ -15,6 +15,9 @@ class Frozen(nn.Module):
         self.encoder = encoder
 
     def forward(self, batch: dict[str, Tensor], mode: str = "embed") -> dict[str, Tensor]:
-        """The one door: `embed` gives the tokens [B, L, D] of windows [B, C, *sides] by their modality."""
+        """The one door: `embed` gives the tokens [B, L, D] of windows [B, C, *sides] by their modality.
+
+        Where they have padding also which tokens are `valid`.
+        """
         assert mode == "embed", mode
-        return {"tokens": self.encoder(batch[self.encoder.preprocessing.modality])}
+        return self.encoder.given(batch)
