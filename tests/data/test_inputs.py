@@ -162,8 +162,49 @@ def test_several_inputs_of_a_sample_are_refused_where_one_is_taken(modality, key
 
 
 @pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        ({"short": "pad"}, r"data.transform.short: pad is not for this objective, .*: leave it out"),
+        ({"lengths": [100], "short": "pad"}, r"data.transform.lengths is not for this objective, .*: leave it out$"),
+    ],
+)
+def test_ecgs_of_several_lengths_are_refused_unless_padding_is_left_out_of_all(transform, message):
+    data = DataConfig.model_validate_json(json.dumps({"root": "x", "batch_size": 4, "transform": transform}))
+    with pytest.raises(ValueError, match=message):
+        check_one_each(data)
+    check_one_each(DataConfig(root="x", batch_size=4))
+    if "lengths" in transform:
+        return
+    encoders = {"s4": True, "ecg_tiny": True, "ecg_lead_tiny": True, "resnet1d_18": False}
+    for name, knows in encoders.items():
+        keys = {"name": name, "length": 400} | ({} if name.startswith("resnet") else {"patch": 10})
+        encoder = read_encoder_section(json.dumps(keys))
+        if knows:
+            check_one_each(data, encoder)
+        else:
+            with pytest.raises(ValueError, match="short is pad, but the encoder .* can't be told what is padding"):
+                check_one_each(data, encoder)
+
+
+def test_a_batch_tells_where_ecgs_end_only_where_one_is_short(tmp_path):
+    words = {"root": str(tmp_path), "batch_size": 4, "synthetic": {"samples": 12, "length": 500, "shortest": 200}}
+    data = DataConfig.model_validate_json(json.dumps(words | {"transform": {"short": "pad"}}))
+    encoder = read_encoder_section('{"name": "ecg_tiny", "length": 400, "patch": 10}')
+    shards = open_shards(data)
+    make = InputBatch(data, preprocessing_of(data, shards, encoder), 0)
+    lengths = [sample["ecg"].shape[1] for sample in shards.read(np.arange(len(shards)))]
+    long, short = [n for n, length in enumerate(lengths) if length >= 400][0], int(np.argmin(lengths))
+    assert lengths[short] < 400
+    for numbers in ([long], [long, short]):
+        batch = make(0, shards.read(np.array(numbers)), streams_of(numbers))
+        assert batch.keys() == {"ecg", "keep"} - ({"keep"} if short not in numbers else set())
+    assert batch["keep"].sum(1).tolist() == [400, lengths[short]]
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"synthetic": {"samples": 4, "sides": [8, 8], "shortest": 4}}, "data.synthetic.shortest is for ECGs"),
         ({"leads": ["I"]}, "data.leads is for ECGs, and data.transform.modality is image"),
         (
             {"synthetic": {"samples": 4}},

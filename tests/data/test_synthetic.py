@@ -72,6 +72,21 @@ def test_seeds_patients_and_records_differ(tmp_path, folder):
     assert len(set(ecg)) == 120
 
 
+def test_ecgs_of_different_lengths_are_beginnings_of_the_others(tmp_path, folder):
+    made = SyntheticConfig(samples=60, length=1000, shortest=300)
+    make_synthetic(tmp_path / "s", made, STANDARD_LEADS)
+    found, whole = sum(both_splits(tmp_path / "s"), []), sum(both_splits(folder), [])
+    lengths = [sample["ecg"].shape[1] for sample in found]
+    assert min(lengths) >= 300 and max(lengths) <= 1000 and len(set(lengths)) > 40 and 550 < np.mean(lengths) < 750
+    for sample, other, length in zip(found, whole, lengths, strict=True):
+        assert sample["key"] == other["key"]
+        np.testing.assert_array_equal(sample["ecg"], other["ecg"][:, :length])
+    with pytest.raises(ValueError, match="holds other shards"):
+        make_synthetic(tmp_path / "s", SyntheticConfig(samples=60, length=1000), STANDARD_LEADS)
+    with pytest.raises(ValueError, match="shortest 20 is more than length 10: lower it"):
+        SyntheticConfig(length=10, shortest=20)
+
+
 def test_a_folder_made_before_is_left_as_it_is(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     make_synthetic(folder, SyntheticConfig(samples=60, length=1000), STANDARD_LEADS)

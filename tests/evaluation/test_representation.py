@@ -135,3 +135,27 @@ def test_variance_between_samples_is_the_ratio_of_variances():
 def test_tokens_that_are_all_equal_share_nothing():
     assert variance_between_samples(torch.ones(4, 3, 2)) == 0.0
     assert np.isnan(variance_between_samples(torch.randn(1, 3, 2)))
+
+
+# Padding
+
+
+def test_padding_is_no_part_of_the_yardsticks():
+    """Records that end at unequal positions, one by one."""
+    tokens = torch.from_numpy(normal(9, 6, 5)) + torch.from_numpy(normal(6, 5, seed=1))
+    valid = torch.arange(6) < torch.tensor([6, 6, 5, 4, 3, 3, 2, 1, 6])[:, None]
+    garbage = tokens.masked_fill(~valid.unsqueeze(-1), 1e3)
+    there = [tokens[valid[:, position], position] for position in range(6)]
+    losses = [functional.smooth_l1_loss(own.mean(0).expand_as(own), own, reduction="none").mean(1) for own in there]
+    assert mean_prediction_loss(garbage, "smooth_l1", valid) == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    normed = [functional.layer_norm(own, (5,)) for own in there]
+    squares, freedom = sum((own - own.mean(0)).square().sum(0) for own in normed), sum(len(own) - 1 for own in normed)
+    wanted = (squares / freedom).mean() / torch.cat(normed).var(0).mean()
+    assert variance_between_samples(garbage, valid) == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_without_padding_the_yardsticks_are_what_they_are():
+    tokens = torch.from_numpy(normal(9, 6, 5))
+    everything = torch.ones(9, 6, dtype=torch.bool)
+    assert mean_prediction_loss(tokens, "l1", everything) == pytest.approx(mean_prediction_loss(tokens, "l1"), rel=1e-5)
+    assert variance_between_samples(tokens, everything) == pytest.approx(variance_between_samples(tokens), rel=1e-5)

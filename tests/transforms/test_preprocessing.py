@@ -80,6 +80,33 @@ def test_the_middle_window_is_the_center_crop_of_training_bit_for_bit(normalize,
         np.testing.assert_array_equal(sample["ecg"], before)
 
 
+@pytest.mark.parametrize("normalize", ["dataset", "sample", "none"])
+def test_a_short_record_is_one_padded_window_as_in_training_bit_for_bit(normalize):
+    preprocessing = make(normalize=normalize, short="pad")
+    config = ECGTransformConfig(crop="center", normalize=normalize, clip=2.0, short="pad")
+    keep_C = np.array([True, False, True, True])
+    samples = [
+        {"key": str(length), "ecg": record(length, length), "lead_keep": keep_C} for length in (1, 37, 99, 100, 160)
+    ]
+    trained = ECGTransform(config, preprocessing)(samples, Streams.of_samples(0, np.zeros(5, np.int64), np.arange(5)))
+    for row, sample in zip(trained, samples, strict=True):
+        windows = preprocessing.windows_of(sample, 1)
+        assert windows.shape == (1, 4, 100) and windows.dtype == np.float32
+        np.testing.assert_array_equal(windows[0], row)
+        assert not windows[0, :, sample["ecg"].shape[1] :].any()
+    assert (
+        preprocessing.windows_of(samples[1], 3).shape == preprocessing.windows_of(samples[1], None).shape == (1, 4, 100)
+    )
+    with pytest.raises(ValueError, match="sample x has 0 samples of each lead; the encoder needs 1 or more"):
+        preprocessing.windows(np.zeros((4, 0)), None, "sample x")
+
+
+def test_what_an_older_export_says_refuses_short_records():
+    told = make().model_dump(mode="json")
+    del told["short"]
+    assert Preprocessing.model_validate_json(json.dumps(told)) == make() and make().short == "refuse"
+
+
 def test_normalising_by_the_sample_is_by_each_windows_own_values():
     keep = np.ones(len(LEADS), np.bool_)
     windows = make(normalize="sample", clip=None).prepare(record(400), keep, 3, "it")
