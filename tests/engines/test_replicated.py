@@ -155,6 +155,22 @@ def test_a_loss_that_nothing_counts_for_is_zero_and_counted():
     assert engine.state()["empty_losses"] == {"labels": 1} and engine.optimizer_steps == 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_for_which_nothing_counts_is_skipped(precision):
+    """Moments would move the weights on, and decay shrink them, for the sake of no sample."""
+    engine, batch = make_engine(precision), make_batch()
+    engine.forward_backward(0, [batch])
+    engine.step(0)
+    before = snapshot(engine)
+    batch["labels"][:], batch["lengths"][:] = math.nan, 0.0
+    losses = engine.forward_backward(1, cut(batch, [6, 6]))
+    engine.step(1)
+    engine.ema("teacher", "student", 0.5)
+    assert set(losses) == {"tokens", "labels", "loss"} and not any(losses.values())
+    assert all(torch.equal(a, b) for a, b in zip(before, snapshot(engine), strict=True))
+    assert engine.state()["skipped_steps"] == 1 and engine.optimizer_steps == 1
+
+
 def test_bf16_is_autocast_and_leaves_parameters_in_fp32():
     engine, batch = make_engine(precision="bf16"), make_batch()
     exact = make_engine().forward_backward(0, [batch])["loss"].item()
