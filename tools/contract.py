@@ -297,6 +297,7 @@ def page(objectives: Sequence[str], output: Path, beside: Path | None = None, ea
 def sections(objectives: Sequence[str], output: Path, beside: Path | None) -> tuple[dict[str, str], int]:
     """The part of the page of each objective, and how many cells are red."""
     found, made, red = trainings(), {}, 0
+    code = code_version()  # before the pictures, which change the folder of the code
     for name in objectives:
         table: dict[str, dict[str, str]] = {}
         for cell in cells(found[name], output / name):
@@ -308,7 +309,7 @@ def sections(objectives: Sequence[str], output: Path, beside: Path | None) -> tu
             table.setdefault(cell.row, {})[cell.column] = word
         text = [
             f"## {name}\n",
-            f"Code {code_version()}.\n",
+            f"Code {code}.\n",
             f"| | {' | '.join(COLUMNS)} |",
             f"|---{'|---' * len(COLUMNS)}|",
         ]
