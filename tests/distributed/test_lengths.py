@@ -1,6 +1,8 @@
 """Training on ECGs of different lengths does not depend on ranks or micro-batches; what it leaves takes all of them."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from src.config import load_config
 from src.data.ecg_shards import ECGShards
 from src.evaluation.encoder import load_encoder
+from src.report.masks import mask_pictures
+from src.report.read import read_run
 from src.run.logs import LOGGER
 from ssls.objectives import schema_of
 from tests.commands import lines
@@ -76,3 +80,17 @@ def test_probes_of_a_run(trained, shards, tmp_path, head):
     experiment(load_config(PROBE, words, schema_of), check=False)
     found = json.loads((tmp_path / "probe" / "results.json").read_text())["tests"]
     assert all({"pretrained", "random_init"} <= test["scores"].keys() for test in found.values())
+
+
+def test_pictures_of_masks_over_short_records(trained):
+    """Of the first record of several seeds."""
+    run, refused = read_run(trained), 0
+    for seed in range(8):
+        config = copy.deepcopy(run.config) | {"seed": seed}
+        assert len(mask_pictures(replace(run, config=config)).kinds[0].figures) == 3
+        config["data"]["transform"]["short"] = "refuse"
+        try:
+            mask_pictures(replace(run, config=config))
+        except ValueError as error:
+            refused += str(error) == "The record is shorter than what the encoder takes."
+    assert 0 < refused < 8
