@@ -99,7 +99,7 @@ def test_a_short_record_is_refused_by_name_and_key(sections, told):
         batch_of(**sections)(0, RECORDS, streams_of(9))
 
 
-@pytest.mark.parametrize("section", [{"lengths": [100]}, {"short": "pad"}])
+@pytest.mark.parametrize("section", [{"lengths": [100]}, {"lengths": [100], "short": "pad"}])
 def test_jepa_has_one_length(section):
     from main import schema_of
     from src.config import load_config
