@@ -376,9 +376,17 @@ def test_the_page_on_jepa_tells_of_every_published_config_with_its_size_and_leng
 
 def test_the_config_that_the_page_on_jepa_begins_with_is_valid(tmp_path):
     shutil.copytree(CONFIGS, tmp_path / "configs")
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    _, block = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     text = textwrap.dedent("   " + block.lstrip())
     (name,) = re.findall(r"^# (configs/\S+)$", text, re.MULTILINE)
     (tmp_path / name).write_text(text)
     config = load_config(tmp_path / name, [], schema_of)
     assert count(on_meta(config).student) == vit(384, 12, 1536, 16 * 16)
+
+
+def test_the_config_of_the_page_on_jepa_for_ecgs_of_different_lengths_is_valid(tmp_path):
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    block, _ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "configs/jepa/lengths.yaml").write_text(f"base: ecg_debug.yaml\n{block}")
+    config = load_config(tmp_path / "configs/jepa/lengths.yaml", [], schema_of)
+    assert config.data.transform.short == "pad" and config.model.encoder.grid == (200,)
