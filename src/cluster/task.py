@@ -8,7 +8,6 @@ saved, whoever was asked to stop and by which signal.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -132,7 +131,6 @@ class Attempt:
         self._checkpoints = task.submission.parents[1] / "checkpoints"
         self._begun = newest_step(self._checkpoints)
         self._look_seconds = SELDOM_SECONDS if self.rank else LOOK_SECONDS
-        self._looked = -math.inf
         if self.rank == 0:
             replace_text(self.failures / BEGUN, str(self._begun))
 
@@ -150,6 +148,7 @@ class Attempt:
             outcome, why = self._wait_for_verdict()
         else:
             outcome, why = decide(self._all_ends(), self.failures, self.place.num_tasks)
+            self._end_if_orphan()  # a job that runs elsewhere by now is not put back
         self._tell(outcome, why)
         if self.rank == 0:
             tell_verdict(self.failures, outcome, why)
@@ -163,9 +162,6 @@ class Attempt:
 
     def _end_if_orphan(self) -> None:
         """End where the job runs elsewhere: SLURM had given this node up, and will not end what is left on it."""
-        if (now := time.monotonic()) < self._looked + self._look_seconds:
-            return
-        self._looked = now
         if later := later_attempts(self.task.submission, self.job, self.restart):
             print(f"job {self.job} goes on elsewhere, as its attempt {later[-1]}: this is what a lost node had left")
             sys.exit(1)
@@ -221,10 +217,12 @@ class Attempt:
 
     def _wait_for_verdict(self) -> tuple[str, str]:
         """Task 0's word; without it the node of task 0 is gone, and SLURM will see that."""
-        patience = time.monotonic() + ENDED_SECONDS
-        while (told := told_verdict(self.failures)) is None and time.monotonic() < patience:
+        patience, look = time.monotonic() + ENDED_SECONDS, 0.0
+        while (told := told_verdict(self.failures)) is None and (now := time.monotonic()) < patience:
+            if now >= look:
+                self._end_if_orphan()
+                look = now + self._look_seconds
             time.sleep(5 * POLL_SECONDS)
-            self._end_if_orphan()
         if told is None or told[0] == FINISHED:
             return FAILED, f"rank {self.rank} has ended badly, and rank 0 has not"
         return told
