@@ -49,6 +49,8 @@ class SyntheticConfig(Section):
     """Of ECGs of different lengths, each as likely as any other, from this to `length`; null makes all alike."""
     sampling_rate: PositiveFloat = 100.0
     """Hz, of ECGs; of videos it is 25."""
+    reports: bool = False
+    """Write a report with most ECGs, in English or German; many are alike."""
     sides: Annotated[tuple[Side, ...], Field(min_length=2, max_length=3)] | None = None
     """Size of what is no ECG: [height, width] of images, [frames, height, width] of videos, [D, H, W] of CT volumes."""
     seed: NonNegativeInt = 0
@@ -161,10 +163,11 @@ class DataConfig(Section):
                 if kind == "ecg"
                 else f"data.synthetic.sides must have {axes} numbers where data.transform.modality is {kind}"
             )
-        if made is not None and made.shortest is not None and kind != "ecg":
-            raise ValueError(
-                f"data.synthetic.shortest is for ECGs, not for data.transform.modality {kind}: leave it out"
-            )
+        for key in ("shortest", "reports"):
+            if made is not None and getattr(made, key) and kind != "ecg":
+                raise ValueError(
+                    f"data.synthetic.{key} is for ECGs, not for data.transform.modality {kind}: leave it out"
+                )
         return self
 
     @model_validator(mode="after")

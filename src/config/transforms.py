@@ -414,8 +414,11 @@ class CTTransformConfig(Section):
 class TokenizerConfig(Section):
     """What a report goes through between shard and model."""
 
-    tokenizer: str
-    """Folder of a Hugging Face tokenizer, or its name in the local cache."""
+    tokenizer: str | None = None
+    """Folder of a Hugging Face tokenizer, or its name in the local cache; null trains one on the reports of
+    data.split."""
+    vocabulary: Annotated[int, Field(ge=261, le=1_000_000)] = 2000
+    """Most tokens of one that is trained; 256 bytes and 5 special ones are always there."""
     length: Annotated[int, Field(ge=1, le=65536)] = 128
     """Tokens of every row, special ones included; longer reports are cut off, shorter ones padded."""
 

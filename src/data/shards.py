@@ -28,7 +28,7 @@ from src.data.modality import Modality
 from src.data.patience import patiently
 from src.data.readahead import Readahead
 from src.data.roots import OpenTar, find_root
-from src.data.sample import About, Row, Sample, decode_about, decode_sample, fields_of, rows
+from src.data.sample import About, Row, Sample, decode_about, decode_sample, decode_text, fields_of, rows
 
 T = TypeVar("T")
 
@@ -194,6 +194,15 @@ class Shards:
         for number in range(len(self._entries)):
             yield from self._patiently(number, partial(self._about, number))
 
+    def texts(self) -> Iterator[str | None]:
+        """The report of each sample in order, None where it has none, without reading the rest of it.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        for number in range(len(self._entries)):
+            yield from self._patiently(number, partial(self._texts, number))
+
     def _patiently(self, number: int, read: Callable[[], list[T]]) -> list[T]:
         """What is read of a shard, which is opened anew where its storage fails."""
         return patiently(f"{self.root}/{self._entries[number].name}", read, partial(self._forget, number))
@@ -220,6 +229,16 @@ class Shards:
             told, category = (shard.member(row, place) for place in (row.meta, row.category))
             try:
                 found.append(decode_about(row.key.decode(), told, category, self._labels))
+            except ValueError as error:
+                raise _undecodable(shard, row, error) from error
+        return found
+
+    def _texts(self, number: int) -> list[str | None]:
+        shard, found = self._shard(number), list[str | None]()
+        for row in rows(shard.table, shard.fields):
+            text = shard.member(row, row.text)
+            try:
+                found.append(None if text is None else decode_text(text))
             except ValueError as error:
                 raise _undecodable(shard, row, error) from error
         return found

@@ -28,6 +28,13 @@ RECIPE = 1
 """Counts changes of what the same config makes."""
 FAST = 100.0
 """Heart rate in beats a minute from which a record is labelled fast: tachycardia's definition."""
+SLOW = 60.0
+"""Below which it is bradycardia."""
+REPORTS = (
+    (("sinus bradycardia", "sinus rhythm, normal ECG", "sinus tachycardia"), "{rhythm}, rate {rate:.0f}/min"),
+    (("Sinusbradykardie", "Sinusrhythmus, normales EKG", "Sinustachykardie"), "{rhythm}, Frequenz {rate:.0f}/min"),
+)
+"""Slow, normal and fast, and the sentence around them."""
 SCALE = 0.001
 """mV per unit."""
 
@@ -80,7 +87,7 @@ def make_synthetic(root: Path, config: SyntheticConfig, leads: Sequence[str], mo
 
 
 def _source(config: SyntheticConfig, leads: Sequence[str]) -> dict[str, Any]:
-    unset = {"sides"} if config.shortest is not None else {"sides", "shortest"}
+    unset = {"sides", *(key for key in ("shortest", "reports") if not getattr(config, key))}
     return {"synthetic": {**config.model_dump(mode="json", exclude=unset), "leads": list(leads), "recipe": RECIPE}}
 
 
@@ -113,7 +120,17 @@ def _records(config: SyntheticConfig, leads: Sequence[str]) -> Iterator[Record]:
                 "labels": [int(rate >= FAST)],
                 "scale": [SCALE] * len(leads),
             },
+            text=_report(config, number, rate) if config.reports else None,
         )
+
+
+def _report(config: SyntheticConfig, number: int, rate: float) -> str | None:
+    """The rhythm and its rate to the next ten, in one of two languages; one record in sixteen has none."""
+    drawn = _stream(config, "record", number)
+    if not drawn.integers("silent", 16)[0]:
+        return None
+    rhythms, sentence = REPORTS[int(drawn.integers("language", len(REPORTS))[0])]
+    return sentence.format(rhythm=rhythms[int((rate >= SLOW) + (rate >= FAST))], rate=round(rate, -1))
 
 
 def _length(config: SyntheticConfig, number: int) -> int:

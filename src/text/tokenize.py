@@ -10,44 +10,66 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.config.transforms import TokenizerConfig
+from src.text.vocabulary import ROLES
 
 
 class Tokenize:
     """Texts to rows of one length, so that no shape depends on the texts at hand; runs no code of a folder.
 
+    `trained` is the JSON of one's own tokenizer (src/text/vocabulary.py), where the config names no folder.
+
     Raises:
         ValueError: there is no such tokenizer, or it would need code of its own.
     """
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, trained: str | None = None) -> None:
+        assert (config.tokenizer is None) == (trained is not None), "a folder, or what was trained"
         # threads of its own would fight with those of other loader processes, and hang in a forked one
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from transformers import AutoTokenizer
-
         self.length = config.length
-        try:
-            # without trust_remote_code=False it asks at the terminal, and runs the folder's own code after a yes
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                config.tokenizer, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # the library has no type of its own for what it can't read
-            raise ValueError(
-                f"{config.tokenizer} is no tokenizer that can be read ({_cause(error)}): name the folder of one, with"
-                " its tokenizer.json or vocab.txt"
-            ) from error
-        self.name = config.tokenizer
+        self.name = config.tokenizer or "the tokenizer of these reports"
+        self._tokenizer = _read(self.name) if trained is None else _own(trained)
         least = self._tokenizer.num_special_tokens_to_add()
         if self.length <= least:
             raise ValueError(
-                f"length is {self.length}, but {config.tokenizer} adds {least} special tokens to each text: give more"
+                f"length is {self.length}, but {self.name} adds {least} special tokens to each text: give more"
             )
         pad = self._tokenizer.pad_token_id
         self._pad = 0 if pad is None else pad  # any id will do where keep is False
+
+    @property
+    def size(self) -> int:
+        """Tokens that it knows: ids are below this."""
+        return len(self._tokenizer)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The ids with which a text begins and ends.
+
+        Raises:
+            ValueError: the tokenizer has no such tokens.
+        """
+        begin = self._tokenizer.cls_token_id if self._tokenizer.bos_token_id is None else self._tokenizer.bos_token_id
+        end = self._tokenizer.sep_token_id if self._tokenizer.eos_token_id is None else self._tokenizer.eos_token_id
+        if begin is None or end is None:
+            raise ValueError(f"{self.name} has no tokens for the begin and end of a text: give one that has them")
+        return begin, end
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What ids say, without special tokens."""
+        said: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return said.strip()
+
+    def save(self, folder: Path) -> None:
+        """Write it where any user of transformers can read it, and `TokenizerConfig.tokenizer` can name it."""
+        self._tokenizer.save_pretrained(folder)
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Ids [B, L] and which of them are of the text or special [B, L]; of an empty text none is.
@@ -72,6 +94,26 @@ class Tokenize:
                 " for what it does not know"
             ) from error
         return found
+
+
+def _read(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        # without trust_remote_code=False it asks at the terminal, and runs the folder's own code after a yes
+        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the library has no type of its own for what it can't read
+        raise ValueError(
+            f"{name} is no tokenizer that can be read ({_cause(error)}): name the folder of one, with its"
+            " tokenizer.json or vocab.txt"
+        ) from error
+
+
+def _own(trained: str) -> Any:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(trained), **ROLES)
 
 
 def _cause(error: Exception) -> str:
