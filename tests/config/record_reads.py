@@ -89,6 +89,9 @@ PROBES = {
     "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
     "attentive": (["head.kind=attentive", "head.folds=2", "head.attentive.epochs=1"], False),
 }
+# Sections that all objectives have are read by the first's experiments; another has those of its own keys alone.
+FEW = {"trained": TRAINED}
+OF_OBJECTIVE = {"jepa": EXPERIMENTS | MASKED, "probe": PROBES}
 
 Reads = set[tuple[str, str]]
 
@@ -141,8 +144,7 @@ def main(output: Path, folder: Path) -> None:
     with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
-            masked = MASKED if "mask" in schema_of(path.parent.name).model_fields else {}
-            experiments = OTHERS.get(path.stem, EXPERIMENTS | masked) if trains(path) else PROBES
+            experiments = OTHERS[path.stem] if path.stem in OTHERS else OF_OBJECTIVE.get(path.parent.name, FEW)
             for name, (settings, check) in experiments.items():
                 shards = (root if path.stem in OTHERS else trained) / "shards"
                 places = [f"logging.folder={root / name}", f"data.root={shards}"]

@@ -10,12 +10,12 @@ pytestmark = pytest.mark.distributed
 
 
 def marks(name, cell):
-    """One modality of an objective is tried with all that there is, which is the same code for the others.
+    """One objective on one modality is tried with all that there is: what differs in others is no engine's code.
 
     These are trained by two ranks of each engine, and kept, moved and exported by one engine; docs/matrix.md and
     `-m slow` have the others.
     """
-    often = name.endswith("-ecg") or cell.row.startswith("2") or (cell.column == "fsdp" and cell.row[0] not in "14")
+    often = name == "jepa-ecg" or cell.row.startswith("2") or (cell.column == "fsdp" and cell.row[0] not in "14")
     return () if often else pytest.mark.slow
 
 
