@@ -11,6 +11,7 @@ python -m tools.benchmark build --modality video             records a second of
 python -m tools.benchmark decoders [--codecs h264]           CPU time for frames of a video, beside OpenCV's (minutes)
 python -m tools.benchmark data [--sets ecg video]            samples a second of the loader, beside other ways to the
                                                              same batches (ten minutes)
+python -m tools.benchmark contrastive [--ranks 1 2 4 8]      memory of the contrastive losses as ranks are added
 python -m tools.benchmark memory [--sets ecg video]          the loader's memory, epoch by epoch
 """
 
@@ -43,6 +44,7 @@ from src.run.environment import code_version
 from tools import benchmark_flags as flags
 from tools.benchmark_augmentations import BENCHES, ecgs
 from tools.benchmark_build import benchmark_build
+from tools.benchmark_contrastive import benchmark_contrastive
 from tools.benchmark_data import benchmark_data
 from tools.benchmark_decoders import benchmark_decoders
 from tools.benchmark_engines import benchmark_checkpoint, benchmark_engines
@@ -257,6 +259,11 @@ VERBS = {
         benchmark_checkpoint,
         flags.add_checkpoint_flags,
         "how long a checkpoint holds training up, and how fast it is written",
+    ),
+    "contrastive": Verb(
+        benchmark_contrastive,
+        flags.add_contrastive_flags,
+        "memory of one forward and backward of each contrastive loss, as ranks are added",
     ),
     "build": Verb(
         benchmark_build, flags.add_build_flags, "records a second of a core that builds shards, beside decoding alone"

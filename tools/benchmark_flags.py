@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.benchmark_augmentations import BENCHES
 from tools.benchmark_build import ARCHIVES
+from tools.benchmark_contrastive import LOSSES
 from tools.benchmark_decoders import CODECS
 from tools.benchmark_engines import ENGINES
 from tools.benchmark_memory import SETTLING
@@ -104,6 +105,16 @@ def add_memory_flags(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=count, default=2, help="default: %(default)s")
     add("--plot", type=Path, metavar="PNG", help="draws the series")
     _add_set_flags(parser)
+
+
+def add_contrastive_flags(parser: argparse.ArgumentParser) -> None:
+    """On how many ranks, with which rows each, which losses are measured."""
+    add = parser.add_argument
+    add("--ranks", type=count, nargs="+", default=[1, 2, 4, 8], metavar="N", help="default: %(default)s")
+    add("--rows", type=count, default=512, help="of each rank; default: %(default)s")
+    add("--width", type=count, default=256, help="of the features; default: %(default)s")
+    add("--block", type=count, default=1024, help="columns of SigLIP's blocks; default: %(default)s")
+    add("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="default: all")
 
 
 def _add_set_flags(parser: argparse.ArgumentParser) -> None:
