@@ -7,26 +7,43 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from src.checkpoints.manifest import DAMAGED, FOLDER_NAME, PARTIAL, REMOVED
+from src.checkpoints.manifest import DAMAGED, FOLDER_NAME, PARTIAL, REMOVED, DamagedCheckpoint, read_manifest
 from src.checkpoints.read import checkpoint_folders
 from src.config.experiment import CheckpointConfig
 
 
 def retain(folder: Path, config: CheckpointConfig, written: Path) -> None:
     """Remove what the config does not keep; `written`, just completed, always stays, and so does what later attempts
-    have written, if this one is an orphan.
+    have written, if this one is an orphan, and the best of those that the checkpoints that stay know of.
 
     A folder is renamed before its files go, so that a kill in between leaves nothing that looks like a checkpoint.
     """
     own = _attempt(written)
-    for path in [path for path in checkpoint_folders(folder) if _attempt(path) <= own][config.keep_last :]:
-        match = FOLDER_NAME.fullmatch(path.name)
-        assert match is not None
-        if path == written or (config.keep_every and int(match[1]) % config.keep_every == 0):
+    found = [path for path in checkpoint_folders(folder) if _attempt(path) <= own]
+    older = found[config.keep_last :]
+    best = {best_step(path) for path in {written, *found[: config.keep_last]}} if older else set()
+    for path in older:
+        step = _step(path)
+        if path == written or step in best or (config.keep_every and step % config.keep_every == 0):
             continue
         removed = path.with_name(path.name + REMOVED)
         path.rename(removed)
         shutil.rmtree(removed)
+
+
+def best_step(path: Path) -> int | None:
+    """The step of the best checkpoint, as one tells that was written since; None where nothing chooses among them."""
+    try:
+        best = read_manifest(path).state.get("best")
+    except DamagedCheckpoint:
+        return None
+    return None if best is None else best["step"]
+
+
+def _step(path: Path) -> int:
+    match = FOLDER_NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _attempt(path: Path) -> int:

@@ -105,14 +105,17 @@ class Check:
         check_devices(config, ["rank"] * self.processes)
 
     def _starts(self, config: RunConfig) -> None:
-        """That init_from is there; it is verified when it is read."""
+        """That init_from is there, unless the run goes on from a checkpoint; it is verified when it is read."""
+        if isinstance(config, ExperimentConfig) and _checkpoints(Path(config.logging.folder)):
+            return
+        whole = isinstance(config, ExperimentConfig) and config.starts_whole_from is not None
         for word in config.starts_from:
             path = Path(word)
             places = [path / MANIFEST, *_checkpoints(path)]
-            if not isinstance(config, ExperimentConfig):
+            if not whole:
                 places += [path / ENCODER, path / "encoder" / ENCODER]
             if not any(place.is_file() for place in places):
-                kinds = "" if isinstance(config, ExperimentConfig) else "an exported encoder/, "
+                kinds = "" if whole else "an exported encoder/, "
                 raise ValueError(f"init_from: {path} is not there, or not {kinds}a checkpoint or a run folder")
 
     def _split(self, key: str, root: str, split: str, cache: CacheConfig | None) -> int:

@@ -111,6 +111,12 @@ class ExperimentConfig(RunConfig):
     def starts_from(self) -> tuple[str, ...]:
         return () if self.init_from is None else (self.init_from,)
 
+    @property
+    def starts_whole_from(self) -> str | None:
+        """The run or checkpoint of the same objective whose weights, all of them, start this run; None where init_from
+        names an encoder, which the objective loads by itself."""
+        return self.init_from
+
     @model_validator(mode="after")
     def _evaluated_apart(self) -> Self:
         held_out = (self.data.root.rstrip("/"), self.evaluation.split)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from src.config.section import Probability, Section
+from src.config.section import Probability, Section, Share
 
 
 class NetworkRates(Section):
@@ -46,6 +46,9 @@ class OptimizationConfig(Section):
     """Largest global gradient norm; null does not clip."""
     max_skipped: PositiveInt = 10
     """So many steps in a row with a gradient that is not finite stop the run."""
+    layer_decay: Share = 1.0
+    """Of each encoder's n stages (stem, blocks) the i-th, from 1, learns at this to the power n + 1 - i times the
+    learning rate, so that the stem learns slowest; what has no stages, as a head, learns at the whole of it."""
     networks: dict[str, NetworkRates] = {}
     """Networks of the objective (student, predictor, ...) that learn or decay at other rates than the rest."""
 

@@ -47,7 +47,7 @@ class TrainingEngine(ABC):
         self.objective = objective
         scalars = [name for name, parameter in objective.named_parameters() if not parameter.ndim]
         assert not scalars, f"FSDP2 and DeepSpeed take no 0-dimensional parameters; make {scalars} vectors of one"
-        self.groups = parameter_groups(objective, self.optimization.networks)
+        self.groups = parameter_groups(objective, self.optimization.networks, self.optimization.layer_decay)
         self.trains = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
         self.shapes = {name: tuple(parameter.shape) for name, parameter in objective.named_parameters()}
         self.scale = LossScale(self.config.precision == "fp16")

@@ -146,7 +146,31 @@ def embed(
     ranks: Ranks,
     alive: Callable[[], object] = unwatched,
 ) -> NDArray[np.float32]:
-    """Features [N, F] of the records, on every rank; of several windows the mean of theirs.
+    """Features [N, F] of the records, on every rank; of several windows the mean of theirs. As `over_windows`."""
+    return over_windows(lambda part: pool_given(door(part, mode="embed"), pool), records, batch_size, ranks, alive)
+
+
+@torch.no_grad()
+def predict(
+    door: Door, records: Records, batch_size: int, ranks: Ranks, alive: Callable[[], object] = unwatched
+) -> NDArray[np.float32]:
+    """The `probabilities` [N, K] that the door gives in mode `predict`, on every rank; of several windows their mean.
+
+    As `over_windows`.
+    """
+    return over_windows(
+        lambda part: door(part, mode="predict")["probabilities"].float(), records, batch_size, ranks, alive
+    )
+
+
+def over_windows(
+    read: Callable[[dict[str, Tensor]], Tensor],
+    records: Records,
+    batch_size: int,
+    ranks: Ranks,
+    alive: Callable[[], object],
+) -> NDArray[np.float32]:
+    """The mean over each record's windows of what `read` makes of a batch of them, [N, F], on every rank.
 
     Every rank makes the same number of calls, each with `batch_size` records and 512 windows or fewer: short shares are
     padded. Before each it calls `alive`, which may ask the other ranks, and may raise.
@@ -160,7 +184,7 @@ def embed(
         count, pooled = sum(map(len, windows_BWC)), []
         for part in _parts(records.batch(samples, windows_BWC)):
             alive()
-            pooled.append(pool_given(door(part, mode="embed"), pool))
+            pooled.append(read(part))
         found.append(average_windows(torch.cat(pooled)[:count].cpu().numpy(), windows_BWC))
     return _of_all_ranks(np.concatenate(found), len(records), ranks)
 

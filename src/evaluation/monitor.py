@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from src.data.order import permute
 from src.data.shards import Shards
 from src.distributed.ranks import Ranks
 from src.evaluation.alarm import alarms
+from src.evaluation.best import Best
 from src.evaluation.embeddings import save_embeddings
 from src.evaluation.features import Door, Records, embed, embed_tokens, unwatched
 from src.evaluation.knn import knn_scores
@@ -54,12 +55,44 @@ def summary(record: dict[str, Any]) -> str:
     return ", ".join(parts) + " (in brackets: at random initialisation)"
 
 
+class Evaluation(Protocol):
+    """What a training run asks of whoever looks at its model on the way.
+
+    All ranks call the methods alike; what `measure` returns is whole on rank 0. `alive` is called before each forward,
+    equally often on all ranks; what it raises ends the measuring.
+    """
+
+    every: int | None
+    """Steps between evaluations; None never evaluates."""
+    note: str
+    """What people should know before the first, if anything."""
+    best: Best | None
+    """Follows the score that chooses a checkpoint and may end the run early; None where there is no such score."""
+    embeds: bool
+    """Whether there are embeddings to save."""
+
+    def baseline(self, engine: Door, alive: Callable[[], object]) -> None:
+        """Before any weights are loaded."""
+
+    def measure(self, engine: Door, steps: int, alive: Callable[[], object]) -> dict[str, Any]:
+        """The measures after so many completed steps, with `alarms`, a list of sentences."""
+
+    def summary(self, record: dict[str, Any]) -> str:
+        """A record in a line."""
+
+    def save_embeddings(self, path: Path) -> None:
+        """Of the last evaluation, for pictures."""
+
+
 class Monitor:
     """Measures an engine's encoder every `every` steps.
 
     Raises:
         ValueError: the validation records do not fit the encoder.
     """
+
+    best: Best | None = None
+    embeds = True
 
     def __init__(
         self,
@@ -101,17 +134,17 @@ class Monitor:
         self._baseline = {f"{RANDOM}{name}": value for name, value in self._measure(engine, alive).items()}
         self._random_NF = self._last_NF
 
-    def measure(self, engine: Door, alive: Callable[[], object] = unwatched) -> dict[str, Any]:
-        """The measures, the random encoder's beside them, and `alarms`, a list of sentences.
-
-        All ranks must call it; what it returns is whole on rank 0. `alive` is called before each forward, equally often
-        on all ranks; what it raises ends the measuring.
-        """
+    def measure(self, engine: Door, steps: int = 0, alive: Callable[[], object] = unwatched) -> dict[str, Any]:
+        """The measures, which no number of steps changes, the random encoder's beside them, and `alarms`."""
         begun = time.perf_counter()
         record = {"records": len(self.records), **self._measure(engine, alive), **self._baseline}
         record["alarms"] = alarms(record, self.config.alarm, self._advice)
         record["seconds"] = round(time.perf_counter() - begun, 3)
         return record
+
+    def summary(self, record: dict[str, Any]) -> str:
+        """A health record in a line, the random encoder's values in brackets."""
+        return summary(record)
 
     def _measure(self, engine: Door, alive: Callable[[], object]) -> dict[str, Any]:
         size, ranks = self._batch_size, self._ranks

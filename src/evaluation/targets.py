@@ -1,4 +1,4 @@
-"""What a probe predicts, and of which records: labels or a column of the metadata, patients, columns to group by."""
+"""What is predicted, and of which records: labels or a column of the metadata, patients, columns to group by."""
 
 # N records, K labels, classes or targets
 
@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from src.config.target import TargetConfig
 from src.data.sample import About
 from src.data.shards import Shards
-from src.evaluation.linear import Task
+
+if TYPE_CHECKING:
+    from src.evaluation.linear import Task  # scipy
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,34 @@ class Cases:
     def targets(self, task: Task) -> NDArray[Any]:
         """The truth as heads and scores want it: [N, K], or the class of each record [N]."""
         return self.truth_NK.argmax(1) if task == "multiclass" else self.truth_NK
+
+
+class Truth:
+    """Tells the truth of single samples of a split."""
+
+    def __init__(self, shards: Shards, target: Target) -> None:
+        """
+        Raises:
+            ValueError: the split lacks one of the labels.
+        """
+        self.target = target
+        self._places = _places(shards, target) if target.column is None else []
+
+    def of(self, about: About) -> list[float]:
+        """0, 1 and NaN (unknown) of each label or class, or the value of a regression."""
+        return _truth(about, self.target, self._places)
+
+
+def target_of(shards: Shards, config: TargetConfig) -> Target:
+    """What a section `target` asks for, as the training records have it.
+
+    Raises:
+        ValueError: as `label_target` and `column_target`.
+    """
+    wanted: Task | None = None if config.task == "auto" else config.task
+    if config.column is None:
+        return label_target(shards, config.labels, wanted)
+    return column_target(shards, config.column, wanted)
 
 
 def label_target(shards: Shards, patterns: Sequence[str] | None, task: Task | None) -> Target:
@@ -106,13 +137,13 @@ def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
     Raises:
         ValueError: the split lacks one of the labels, or none of its records is known.
     """
-    places = _places(shards, target) if target.column is None else []
+    truths = Truth(shards, target)
     keys, ids, patients, truth, found = [], [], [], [], []
     for about in shards.about():  # not of what the samples hold: CTs are large
         keys.append(about.key)
         ids.append(str(about.meta.get("id", about.key)))
         patients.append(about.patient or about.key)
-        truth.append(_truth(about, target, places))
+        truth.append(truths.of(about))
         found.append([None if _missing(about.meta.get(name)) else about.meta[name] for name in columns])
     truth_NK = np.array(truth, np.float64).reshape(len(keys), len(target.names))
     known_N = np.flatnonzero(~np.isnan(truth_NK).all(1))
@@ -129,6 +160,24 @@ def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
     )
 
 
+def refuse_shared_patients(cases: Mapping[str, Cases], held: Sequence[str], key: str) -> None:
+    """A patient of a test set must not be one of the splits that are `held`, if both come from the same shards.
+
+    Raises:
+        ValueError: one is; `key` is that of the test sets.
+    """
+    for name, test in cases.items():
+        for split in held:
+            if name in held or split not in cases or cases[split].shards.sha256 != test.shards.sha256:
+                continue
+            shared = set(cases[split].patients_N) & set(test.patients_N)
+            if shared:
+                raise ValueError(
+                    f"{key}.{name}: {len(shared)} of its patients are in split {cases[split].shards.split} too, "
+                    f"patient {min(shared)} for one; test on a split with other patients"
+                )
+
+
 def _what(target: Target) -> str:
     return target.column or "label"
 
@@ -137,7 +186,7 @@ def _places(shards: Shards, target: Target) -> list[int]:
     missing = [name for name in target.names if name not in shards.label_names]
     if missing:
         raise ValueError(
-            f"{shards.root} has no label {missing[0]}, on which the probe is trained: build it with the same labels"
+            f"{shards.root} has no label {missing[0]}, which is to be predicted: build it with the same labels"
         )
     return [shards.label_names.index(name) for name in target.names]
 

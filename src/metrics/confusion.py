@@ -151,6 +151,14 @@ def best_threshold(probability_N: ArrayLike, truth_N: ArrayLike, criterion: Crit
     return middle if middle > scores_G[best - 1] else float(scores_G[best])
 
 
+def best_thresholds(probability_NK: Array, truth_NK: Array, criterion: Criterion) -> Array:
+    """The threshold of each label, [K], from the records in which truth and probability are known (not NaN); NaN where
+    these are of one class only."""
+    known_NK = ~np.isnan(truth_NK) & ~np.isnan(probability_NK)
+    columns = zip(probability_NK.T, truth_NK.T, known_NK.T, strict=True)
+    return np.array([best_threshold(values_N[of_N], truth_N[of_N], criterion) for values_N, truth_N, of_N in columns])
+
+
 def _at_or_above(group_M: NDArray[np.intp], groups: int) -> NDArray[np.intp]:
     """How many of M stand in each group or a higher one, [G]."""
     return np.cumsum(np.bincount(group_M, minlength=groups)[::-1])[::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,6 +97,14 @@ class ResNet1d(AnyEncoder):
         for block in self.blocks:
             x_BDT = block(x_BDT)
         return x_BDT.transpose(1, 2)
+
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """The stem, and He et al.'s four stages, at whose beginnings, but for the first, the length is halved."""
+        ends = [0, *accumulate(self.config.size[0])]
+        parts = enumerate(pairwise(ends), 1)
+        return {"stem": ("stem",)} | {
+            f"stage_{number}": tuple(f"blocks.{block}" for block in range(*part)) for number, part in parts
+        }
 
 
 def _stem(widths: tuple[int, ...], kernel: int) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.models.config import S4Config
-from src.models.encoder import AnyEncoder
+from src.models.encoder import AnyEncoder, stages_of_blocks
 from src.models.vit import PatchEmbed
 
 # B batch, C leads, T samples of a lead, L tokens, D width, N complex numbers of a state, W ways (back, ahead)
@@ -133,3 +133,7 @@ class S4(AnyEncoder):
         for block in self.blocks:
             tokens = block(tokens, valid_BL)
         return self.norm(tokens)
+
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """Patches, then the layers."""
+        return stages_of_blocks(("patch_embed",), len(self.blocks))

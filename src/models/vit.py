@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.models.config import TransformerConfig
 from src.models.drop_path import drop_rates
-from src.models.encoder import AnyEncoder
+from src.models.encoder import AnyEncoder, stages_of_blocks
 from src.models.positions import Places, corner, in_line
 from src.models.transformer import Block, initialize, rescale_by_depth
 
@@ -94,6 +94,10 @@ class VisionTransformer(AnyEncoder):
         for number, block in enumerate(self.blocks):
             tokens = block(tokens, turns, seen, None if branches_BN2 is None else branches_BN2[:, number])
         return self.norm(tokens[:, len(self.registers) :])
+
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """Patches with their places and registers, then the blocks."""
+        return stages_of_blocks(("patch_embed", "places", "registers"), len(self.blocks))
 
     def _numbers(self, signal: Tensor) -> Tensor | None:
         """Numbers [1, L] in the grid of the tokens of a shorter input; None where it is as long as it may be."""

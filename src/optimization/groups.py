@@ -1,9 +1,10 @@
-"""Parameter groups: per network, with and without weight decay."""
+"""Parameter groups: per network, and per stage of an encoder, with and without weight decay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Size, nn
 
@@ -35,20 +36,35 @@ def decays(name: str, shape: Size) -> bool:
     return len(shape) > 1 and not token and not added
 
 
-def parameter_groups(objective: nn.Module, rates: Mapping[str, NetworkRates] | None = None) -> list[Group]:
+@runtime_checkable
+class Staged(Protocol):
+    """A network in stages, as every encoder is."""
+
+    def stages(self) -> dict[str, tuple[str, ...]]: ...
+
+
+def parameter_groups(
+    objective: nn.Module, rates: Mapping[str, NetworkRates] | None = None, layer_decay: float = 1.0
+) -> list[Group]:
     """Two groups for each child network with trainable parameters: matrices, and the rest, which never decays.
 
-    Decided by shape, so it must run before an engine shards the parameters. `rates` are `optimization.networks`.
+    Decided by shape, so it must run before an engine shards the parameters. `rates` are `optimization.networks`. With a
+    `layer_decay` below 1 each stage of a network that has stages is a network of its own here, and the i-th of n, from
+    1, learns at layer_decay^(n + 1 - i) of its network's rate (Bao et al. 2021, arXiv 2106.08254).
 
     Raises:
         ValueError: rates for a network that the objective does not train; names those that it does.
     """
     rates = rates or {}
-    members: dict[tuple[str, bool], list[str]] = {}
+    members: dict[tuple[str, str, bool], list[str]] = {}
+    stages = stages_of(objective) if layer_decay != 1.0 else {}
+    factors = {stage: layer_decay**behind for of in stages.values() for behind, stage in enumerate(reversed(of), 1)}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
-            members.setdefault((name.split(".", 1)[0], decays(name, parameter.shape)), []).append(name)
-    networks = {network for network, _ in members}
+            network = name.split(".", 1)[0]
+            stage = _stage(name, stages[network]) if network in stages else network
+            members.setdefault((network, stage, decays(name, parameter.shape)), []).append(name)
+    networks = {network for network, _, _ in members}
     for network in rates:
         if network not in networks:
             raise ValueError(
@@ -56,8 +72,26 @@ def parameter_groups(objective: nn.Module, rates: Mapping[str, NetworkRates] | N
                 f"{', '.join(sorted(networks))}"
             )
     groups = []
-    for (network, matrices), names in sorted(members.items(), key=lambda item: (item[0][0], not item[0][1])):
+    for (network, stage, matrices), names in sorted(members.items(), key=lambda item: (*item[0][:2], not item[0][2])):
         own = rates.get(network, NetworkRates())
-        name = network if matrices else f"{network}_no_decay"
-        groups.append(Group(name, tuple(names), own.lr, own.weight_decay if matrices else 0.0))
+        name = stage if matrices else f"{stage}_no_decay"
+        decay = own.weight_decay if matrices else 0.0
+        groups.append(Group(name, tuple(names), own.lr * factors.get(stage, 1.0), decay))
     return groups
+
+
+def stages_of(objective: nn.Module) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The modules of each `<network>.<stage>`, by their names in the objective, of every network that has stages."""
+    return {
+        network: {
+            f"{network}.{stage}": tuple(f"{network}.{module}" for module in modules)
+            for stage, modules in child.stages().items()
+        }
+        for network, child in objective.named_children()
+        if isinstance(child, Staged)
+    }
+
+
+def _stage(name: str, stages: Mapping[str, tuple[str, ...]]) -> str:
+    (found,) = [stage for stage, of in stages.items() if any(name.startswith(f"{module}.") for module in of)]
+    return found

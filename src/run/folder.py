@@ -104,14 +104,17 @@ class RunFolder:
             path for path in (self.metrics, self.health, self.broken, *self.audit.glob("rank-*.jsonl")) if path.exists()
         ]
 
-    def cut_logs(self, step: int) -> None:
+    def cut_logs(self, step: int, health: int | None = None) -> None:
         """Drop every line of metrics, health, broken samples and audit at or after `step`, where the run goes on.
+
+        `health` is another step for health, where the last evaluation is to be made again.
 
         Also drops what a kill or a power cut left after the last whole line. Where an orphan may have the logs open,
         they become new files, and it writes on into files that have no name.
         """
         for path in self._logs():
-            ends = (end for end, logged in steps_from_the_end(path) if logged < step)
+            first = step if health is None or path != self.health else health
+            ends = (end for end, logged in steps_from_the_end(path) if logged < first)
             end = next(ends, 0)
             if self.owner.rivalled:
                 cut_copy(path, end)

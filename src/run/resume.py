@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint
-from src.checkpoints.read import Checkpoint, newest_checkpoint, open_checkpoint
+from src.checkpoints.manifest import MANIFEST, DamagedCheckpoint, read_manifest
+from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.config.experiment import ExperimentConfig
 from src.models.any_config import read_encoder_section
 from src.models.config import EncoderSection
 from src.models.resize import LEARNED, resized
 from src.run.belongs import refuse_another_run
 from src.run.folder import RunFolder
+from src.transforms.plain import AnyPreprocessing, read_preprocessing
 
 
 def find_checkpoint(
@@ -66,6 +68,38 @@ def initial_weights(path: Path) -> Checkpoint:
         found = f"its checkpoints are damaged ({_listed(damages)})" if damages else "it has no checkpoint"
         raise ValueError(f"init_from: {path} is neither a checkpoint nor a run folder to start from: {found}")
     return newest
+
+
+def checkpoint_of(folder: Path, step: int) -> Path:
+    """The newest whole checkpoint of a step.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [path for path in checkpoint_folders(folder) if path.name.startswith(f"step-{step:08d}.")]
+    faults = []
+    for path in found:
+        try:
+            return open_checkpoint(path).folder
+        except DamagedCheckpoint as damaged:
+            faults.append(damaged)
+    why = f"is damaged ({_listed(faults)})" if faults else "is gone"
+    raise ValueError(f"the best checkpoint, that of step {step} in {folder}, {why}: restore it from a copy")
+
+
+def encoder_of_run(folder: RunFolder) -> tuple[EncoderSection, AnyPreprocessing] | None:
+    """The encoder that a run folder's checkpoints are of, and how its input is made; None where there is none yet.
+
+    Only read here, and not verified: whatever is wrong with the newest is told when the run continues from it.
+    """
+    for path in checkpoint_folders(folder.checkpoints):
+        with suppress(DamagedCheckpoint):
+            part = read_manifest(path).encoder
+            if part is not None:
+                return read_encoder_section(json.dumps(part["config"])), read_preprocessing(
+                    json.dumps(part["preprocessing"])
+                )
+    return None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from src.distributed.ranks import Ranks, barrier, broadcast_object
 from src.engines.build import build_engine
 from src.engines.engine import Engine, Setup
 from src.evaluation.encoder import EncoderPart, export_encoder
-from src.evaluation.monitor import Monitor, summary
+from src.evaluation.monitor import Evaluation
 from src.files import replace_text
 from src.optimization.schedules import count_steps, learning_rate, warmup_steps, weight_decay
 from src.run.check import CHECK_STEPS, count_parameters, describe
@@ -36,7 +36,7 @@ from src.run.clock import Clock
 from src.run.environment import environment
 from src.run.folder import Attempt
 from src.run.logs import LOGGER, Lines, Progress, duration
-from src.run.resume import ResizedWeights, find_checkpoint, initial_weights
+from src.run.resume import ResizedWeights, checkpoint_of, find_checkpoint, initial_weights
 from src.run.run import Run
 from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
@@ -58,6 +58,8 @@ class TrainingRun(Run):
         self._writer = BackgroundWriter(ranks)
         self.watchdog = watchdog or Watchdog(config.engine.timeout, ranks.rank)
         self._stop: StopRequest | None = None
+        self._done = 0
+        """Steps completed."""
         self._saved = 0
         """Steps that the checkpoint has from which this attempt goes on."""
         self._owed: float | None = None
@@ -85,11 +87,12 @@ class TrainingRun(Run):
         )
         return build_engine(objective, setup)
 
-    def steps(self, engine: Engine, loader: Loader, monitor: Monitor) -> Iterator[tuple[int, list[Batch]]]:
+    def steps(self, engine: Engine, loader: Loader, monitor: Evaluation) -> Iterator[tuple[int, list[Batch]]]:
         """Step numbers with this rank's micro-batches, from where the run folder stands to the end.
 
-        After the body of a step, and before the next, its metrics line, the health of the representation and a
-        checkpoint are written where due.
+        After the body of a step, and before the next, its metrics line, an evaluation and a checkpoint are written
+        where due. Where the evaluation follows a score, the best so far has a checkpoint, and patience may end the run
+        before its last step.
 
         Raises:
             ValueError: the folder belongs to another experiment, or none of its checkpoints is whole, or a later
@@ -108,11 +111,13 @@ class TrainingRun(Run):
         self._open_logs(start, loader)
         if self._owed is not None and (asked := self._evaluate(start - 1, self._owed, engine, monitor)):
             raise Stopped(asked, start)
+        self._done = start
+        end = start if _ended(monitor) else self.total_steps
         progress = Progress(start, self.total_steps, shown=self.ranks.first)
-        batches = loader.steps(start, self.total_steps)
+        batches = loader.steps(start, end)
         self._clock = Clock()
         asked = 0
-        for step in range(start, self.total_steps):
+        for step in range(start, end):
             self.watchdog.beat(f"in step {step}")
             batch = self._clock.next(batches)
             self._write_audit(step, batch)
@@ -128,11 +133,13 @@ class TrainingRun(Run):
                 with self._clock.paused():
                     asked = self._evaluate(step, self._losses["loss"].item(), engine, monitor)
             self._writer.check()
-            if not asked and step + 1 < self.total_steps:
+            self._done, ended = step + 1, _ended(monitor)
+            if not asked and not ended and self._done < self.total_steps:
                 asked = self._stop.poll()
-            if asked or self._due(step, self.config.checkpoint.every):
-                self._save(engine, loader, step + 1)
-            if asked:
+            best = monitor.best is not None and monitor.best.step == self._done
+            if asked or ended or best or self._due(step, self.config.checkpoint.every):
+                self._save(engine, loader, self._done, monitor)
+            if asked or ended:
                 break
         self.watchdog.beat("after the last step")
         self._stop.drain()
@@ -144,7 +151,22 @@ class TrainingRun(Run):
                 f"{len(loader.broken)} broken samples gave their places to others; {self.folder.broken} lists them"
             )
         if asked:
-            raise Stopped(asked, step + 1)
+            raise Stopped(asked, self._done)
+        if _ended(monitor):
+            self.say(f"stopped early after {self._done} of {self.total_steps} steps")
+
+    def return_to_best(self, engine: Engine, monitor: Evaluation) -> None:
+        """Load the weights of the best checkpoint, which training leaves behind it; as they are where none was chosen.
+
+        Raises:
+            ValueError: it is not whole any more.
+        """
+        step = None if monitor.best is None or self.check else monitor.best.step
+        if step is None or step == self._done:
+            return
+        path = broadcast_object(checkpoint_of(self.folder.checkpoints, step) if self.ranks.first else None)
+        engine.load_weights(Checkpoint(path, read_manifest(path)))
+        self.say(f"back to the best weights, those of step {step}")
 
     def log(self, step: int, losses: dict[str, Tensor]) -> None:
         """Hand over the global losses of this step; they are read from the device only where a line is due."""
@@ -158,14 +180,14 @@ class TrainingRun(Run):
         weights = engine.network(self._encoder.network)
         if self.ranks.first:
             export_encoder(self.folder.encoder, weights, self._encoder, self.folder.owner.check)
-        self.say(f"finished {self.total_steps} steps; the encoder is in {self.folder.encoder}")
+        self.say(f"finished {self._done} steps; the encoder is in {self.folder.encoder}")
         barrier()
         self.watchdog.rest()
 
     def _due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self.total_steps
 
-    def _restore(self, engine: Engine, loader: Loader, monitor: Monitor) -> int:
+    def _restore(self, engine: Engine, loader: Loader, monitor: Evaluation) -> int:
         """Load the newest whole checkpoint, else the weights of init_from, else nothing; returns the next step.
 
         Before that, with the weights as they were drawn, the monitor takes its baseline, if any step is to come. Rank 0
@@ -176,7 +198,7 @@ class TrainingRun(Run):
         if checkpoint is not None:
             self._saved = checkpoint.manifest.step
         if monitor.every is not None:
-            self._owed = self._owed_by(checkpoint)
+            self._owed = self._owed_by(checkpoint, monitor)
             if self._saved < self.total_steps or self._owed is not None:
                 if monitor.note:
                     self.say(f"warning: {monitor.note}")
@@ -184,18 +206,25 @@ class TrainingRun(Run):
         if checkpoint is not None:
             engine.load(checkpoint)
             loader.broken.load(checkpoint.state.get("broken", []))
+            if monitor.best is not None and "best" in checkpoint.state:
+                monitor.best.load(checkpoint.state["best"])
             self.say(f"continuing from {path}")
             return checkpoint.manifest.step
-        if self.config.init_from is not None:
-            start = Path(self.config.init_from)
+        if self.config.starts_whole_from is not None:
+            start = Path(self.config.starts_whole_from)
             path = broadcast_object(initial_weights(start).folder if self.ranks.first else None)
             engine.load_weights(ResizedWeights(Checkpoint(path, read_manifest(path)), self._encoder.config))
             self.say(f"starting from the weights of {path}")
         return 0
 
-    def _owed_by(self, checkpoint: Checkpoint | None) -> float | None:
-        """What a checkpoint says of an evaluation that was broken off before it, if none has made up for it since."""
+    def _owed_by(self, checkpoint: Checkpoint | None, monitor: Evaluation) -> float | None:
+        """What a checkpoint says of an evaluation that was broken off before it, if none has made up for it since.
+
+        A score that is followed must be had again: the checkpoint does not know of it.
+        """
         owed = None if checkpoint is None else checkpoint.state.get("owed_evaluation")
+        if monitor.best is not None:
+            return owed
         made_up = broadcast_object(self.ranks.first and self.folder.has_health(self._saved - 1))
         return None if made_up else owed
 
@@ -213,7 +242,7 @@ class TrainingRun(Run):
     def _open_logs(self, start: int, loader: Loader) -> None:
         if self.ranks.first:
             self.folder.owner.check()
-            self.folder.cut_logs(start)
+            self.folder.cut_logs(start, health=start if self._owed is None else start - 1)
             replace_text(self.folder.config, dump_config(self.config))
             self.folder.record_attempt(
                 Attempt(
@@ -278,13 +307,13 @@ class TrainingRun(Run):
             self._stop.drain()
             raise Stopped(asked, self._saved)
 
-    def _evaluate(self, step: int, loss: float, engine: Engine, monitor: Monitor) -> int:
-        """Measure the representation on all ranks; rank 0 writes it down and says aloud where it has collapsed.
+    def _evaluate(self, step: int, loss: float, engine: Engine, monitor: Evaluation) -> int:
+        """Measure on all ranks; rank 0 writes it down and says aloud what it warns of.
 
         Returns the signal that broke it off, or 0: it is owed then, and the attempt that goes on begins with it.
         """
         try:
-            record = monitor.measure(engine, self._alive)
+            record = monitor.measure(engine, step + 1, self._alive)
         except Stopped as stopped:
             self._owed = loss
             return stopped.number
@@ -293,18 +322,19 @@ class TrainingRun(Run):
             self._write_health({"step": step, "loss": loss, **record}, monitor)
         return 0
 
-    def _write_health(self, record: dict[str, Any], monitor: Monitor) -> None:
+    def _write_health(self, record: dict[str, Any], monitor: Evaluation) -> None:
         """Embeddings first: a step that health.jsonl tells of has been evaluated."""
-        with self.folder.replacing(self.folder.embeddings) as draft:
-            monitor.save_embeddings(draft)
+        if monitor.embeds:
+            with self.folder.replacing(self.folder.embeddings) as draft:
+                monitor.save_embeddings(draft)
         self._health.write(record)
         self.wandb.write_health(record)
         step = record["step"] + 1
-        LOGGER.info(f"health at step {step}: {summary(record)}")
+        LOGGER.info(f"health at step {step}: {monitor.summary(record)}")
         for alarm in record["alarms"]:
             LOGGER.warning(f"ALARM at step {step}: {alarm}")
 
-    def _save(self, engine: Engine, loader: Loader, step: int) -> None:
+    def _save(self, engine: Engine, loader: Loader, step: int, monitor: Evaluation) -> None:
         """Write a checkpoint of `step` completed steps; the logs are on disk before its manifest."""
         self.watchdog.beat(f"in the checkpoint of {step} steps")
         self._share_broken(loader)
@@ -324,7 +354,9 @@ class TrainingRun(Run):
             identity=identity(self.config),
             config_hash=config_hash(self.config),
             data_sha256=loader.sha256,
-            state=engine.state() | {"broken": loader.broken.state(), "owed_evaluation": self._owed},
+            state=engine.state()
+            | {"broken": loader.broken.state(), "owed_evaluation": self._owed}
+            | ({} if monitor.best is None else {"best": monitor.best.state()}),
             encoder=self._encoder.describe(),
         )
         owned = self.folder.owner.check
@@ -351,3 +383,8 @@ class TrainingRun(Run):
             seconds = time.perf_counter() - begun
         self._share_broken(loader)
         self.say(describe(self.config, self.ranks, self._parameters, loader.samples, start, self.total_steps, seconds))
+
+
+def _ended(monitor: Evaluation) -> bool:
+    """Whether a score that the evaluation follows has ended the run."""
+    return monitor.best is not None and monitor.best.ended

@@ -5,24 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from src.config.attentive import AttentiveConfig
 from src.config.data import CacheConfig, check_cache
 from src.config.experiment import RunConfig
+from src.config.scores import ScoresConfig, TestConfig
 from src.config.section import Section
+from src.config.target import TargetConfig
 
 Names = tuple[str, ...]
-
-
-class TestConfig(Section):
-    """Records to be scored on."""
-
-    __test__ = False  # to pytest
-
-    root: str | None = None
-    """Folder or address of shards; null is data.root. Another hospital's, for instance, with the same labels."""
-    split: str = "test"
 
 
 class DataConfig(Section):
@@ -46,27 +38,6 @@ class DataConfig(Section):
     def _remote_shards_are_cached(self) -> Self:
         roots = [self.root, *(test.root for test in self.tests.values() if test.root is not None)]
         check_cache(self.cache, roots, "data.root and the roots of data.tests are folders of this machine")
-        return self
-
-
-class TargetConfig(Section):
-    """What is predicted: labels of the index, or a column of the samples' metadata."""
-
-    labels: Names | None = None
-    """Names or patterns such as superclass/*, left out again with !superclass/*; null takes every label."""
-    column: str | None = None
-    """A key of the metadata instead, age or sex for instance; samples without it are left out."""
-    task: Literal["auto", "multilabel", "multiclass", "regression"] = "auto"
-    """auto: labels are what their index says; a column of numbers is a regression, one of words has classes."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.column is None and self.task == "regression":
-            raise ValueError("target.task is regression, which needs target.column")
-        if self.column is not None and self.labels is not None:
-            raise ValueError("target.labels and target.column can't both be set")
-        if self.column is not None and self.task == "multilabel":
-            raise ValueError("target.task is multilabel, but target.column is one column")
         return self
 
 
@@ -114,20 +85,6 @@ class RowsConfig(Section):
     ceiling: str | None = None
     """One of rows.scores: what could be reached. Which share of the way there from random_init the encoder has gone is
     told as gap_closed."""
-
-
-class ScoresConfig(Section):
-    """How scores and intervals are told."""
-
-    draws: PositiveInt = 1000
-    """Bootstrap draws of patients."""
-    level: Annotated[PositiveFloat, Field(lt=1.0)] = 0.95
-    """Of the intervals."""
-    groups: Names = ()
-    """Columns of the metadata by which scores are told apart: sex, age, site, ..."""
-    edges: dict[str, tuple[NonNegativeFloat, ...]] = {}
-    """Where a column of numbers is cut, age: [40, 60, 75]; without edges at its quartiles, few values stay as they
-    are."""
 
 
 class Config(RunConfig):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from src.evaluation.attentive import AttentiveHead, Chosen
 from src.evaluation.linear import LinearHead, choose_l2, fit_linear, patient_folds
 from src.evaluation.targets import Cases, Target
-from src.metrics.classification import best_threshold
+from src.metrics.classification import best_thresholds
 from ssls.probe.config import HeadConfig
 
 Features = Mapping[str, NDArray[np.floating]]
@@ -62,13 +62,7 @@ def fit_head(features: Features, cases: Mapping[str, Cases], target: Target, con
 
 def thresholds(probability_NK: NDArray[np.floating], cases: Cases, config: HeadConfig) -> NDArray[np.float64]:
     """The threshold of each label, [K]; NaN where the records have one class only."""
-    known_NK = ~np.isnan(cases.truth_NK) & ~np.isnan(probability_NK)
-    return np.array(
-        [
-            best_threshold(probability_N[known_N], truth_N[known_N], config.threshold)
-            for probability_N, truth_N, known_N in zip(probability_NK.T, cases.truth_NK.T, known_NK.T, strict=True)
-        ]
-    )
+    return best_thresholds(np.asarray(probability_NK, np.float64), cases.truth_NK, config.threshold)
 
 
 def _out_of_fold(features: Features, train: Cases, l2: float, config: HeadConfig, seed: int) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from src.evaluation.attentive import AttentiveHead, Chosen
 from src.evaluation.embeddings import save_embeddings
 from src.evaluation.encoder import Encoder
 from src.evaluation.linear import LinearHead
+from src.evaluation.results import FORMAT, macro_scores, positives, show, write_predictions
 from src.evaluation.targets import Cases, Target, as_word
 from src.files import replace_text
 from src.run.belongs import probe_identity, refuse_another_probe
@@ -32,7 +33,6 @@ from src.run.run import Run
 from ssls.probe.config import Config
 from ssls.probe.heads import Fitted
 
-FORMAT = 1
 Rows = Mapping[str, list[Fitted]]
 
 
@@ -132,7 +132,7 @@ def write_results(
         shutil.rmtree(root / folder, ignore_errors=True)
     for name, of_test in cases.items():
         if name in tables:
-            write_predictions(root / "predictions" / name, of_test, target, rows, name)
+            write_rows(root / "predictions" / name, of_test, target, rows, name)
     write_heads(root / "heads", rows)
     first = next(iter(tables))
     at_random = features["random_init"][0][first] if "random_init" in features else None
@@ -147,7 +147,7 @@ def write_results(
         "rows": [describe_row(config, name, of_row, features) for name, of_row in rows.items()],
         "bootstrap": {"draws": config.scores.draws, "level": config.scores.level, "seed": config.seed},
         "data": {
-            name: {"records": len(of_split), "patients": len(set(of_split.patients_N))} | _positives(of_split, target)
+            name: {"records": len(of_split), "patients": len(set(of_split.patients_N))} | positives(of_split, target)
             for name, of_split in cases.items()
             if name not in tables
         },
@@ -161,13 +161,6 @@ def write_results(
     for name, table in tables.items():
         run.say(show(name, table))
     run.say(f"finished; results.json, predictions/ and heads/ are in {root}")
-
-
-def _positives(cases: Cases, target: Target) -> dict[str, dict[str, int]]:
-    if target.task == "regression":
-        return {}
-    counts = (cases.truth_NK == 1).sum(0).tolist()
-    return {"positives": dict(zip(target.names, counts, strict=True))}
 
 
 def describe_row(
@@ -203,19 +196,12 @@ def describe_search(search: Chosen) -> dict[str, Any]:
     return {"chosen": search.place, "tried": tried}
 
 
-def write_predictions(folder: Path, cases: Cases, target: Target, rows: Rows, test: str) -> None:
-    """A CSV for each row and seed: key, id, patient_id, `true <label>` and the prediction of each label."""
+def write_rows(folder: Path, cases: Cases, target: Target, rows: Rows, test: str) -> None:
+    """A CSV of predictions for each row and seed."""
     folder.mkdir(parents=True)
-    header = ["key", "id", "patient_id", *(f"true {name}" for name in target.names), *target.names]
     for name, of_row in rows.items():
         for number, fitted in enumerate(of_row):
-            with (folder / f"{name}.{number}.csv").open("w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file)
-                table.writerow(header)
-                for place, key in enumerate(cases.keys):
-                    truth = ["" if np.isnan(value) else f"{value:g}" for value in cases.truth_NK[place]]
-                    values = [f"{value:.9g}" for value in fitted.predictions[test][place]]
-                    table.writerow([key, cases.ids[place], cases.patients_N[place], *truth, *values])
+            write_predictions(folder / f"{name}.{number}.csv", cases, target, fitted.predictions[test])
 
 
 def write_heads(folder: Path, rows: Rows) -> None:
@@ -239,35 +225,3 @@ def tensors_of(head: LinearHead | AttentiveHead) -> dict[str, torch.Tensor]:
     if isinstance(head, AttentiveHead):
         found |= {part: tensor.cpu().contiguous() for part, tensor in head.probe.state_dict().items()}
     return found
-
-
-def macro_scores(tables: Mapping[str, dict[str, Any]]) -> dict[str, float]:
-    """test/row/metric -> value, for metrics.jsonl."""
-    return {
-        f"{test}/{row}/{metric}": cell["value"]
-        for test, table in tables.items()
-        for row, scores in table["scores"].items()
-        for metric, cell in scores["macro"].items()
-        if cell["value"] is not None
-    }
-
-
-def show(test: str, table: Mapping[str, Any]) -> str:
-    """A test set's macro scores as lines of text."""
-    lines = [f"{test}: {table['records']} records of {table['patients']} patients"]
-    shown = ("auroc", "average_precision", "balanced_accuracy", "f1", "r2", "mae")
-    for title, part in (("scores", table["scores"]), ("differences", table["differences"])):
-        for row, scores in part.items():
-            cells = [f"{metric} {cell_text(scores['macro'][metric])}" for metric in shown if metric in scores["macro"]]
-            lines.append(f"  {row:<26} {'  '.join(cells)}" if cells else f"  {row}: no {title}")
-    for label, reason in table["skipped"].items():
-        lines.append(f"  {label} is skipped: {reason}")
-    return "\n".join(lines)
-
-
-def cell_text(cell: Mapping[str, Any]) -> str:
-    """0.831 [0.802, 0.860]"""
-    if cell["value"] is None:
-        return "undefined"
-    interval = "" if cell["low"] is None else f" [{cell['low']:.3f}, {cell['high']:.3f}]"
-    return f"{cell['value']:.3f}{interval}"

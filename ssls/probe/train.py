@@ -15,9 +15,8 @@ from src.distributed.ranks import barrier, broadcast_object
 from src.engines.frozen import FrozenEngine
 from src.evaluation.encoder import Encoder, load_encoder, random_encoder
 from src.evaluation.features import Records, embed
-from src.evaluation.linear import Task
 from src.evaluation.raw import raw_features
-from src.evaluation.targets import Cases, Target, column_target, label_target, read_cases
+from src.evaluation.targets import Cases, Target, read_cases, refuse_shared_patients, target_of
 from src.metrics.classification import two_classes
 from src.metrics.table import score_table
 from src.run.run import Run
@@ -67,33 +66,15 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
         places[name] = (test.root or data.root, test.split)
     wants = encoder.preprocessing
     shards = {name: shards_for(wants, root, split, data.cache) for name, (root, split) in places.items()}
-    wanted: Task | None = None if config.target.task == "auto" else config.target.task
-    if config.target.column is None:
-        target = label_target(shards["train"], config.target.labels, wanted)
-    else:
-        target = column_target(shards["train"], config.target.column, wanted)
+    target = target_of(shards["train"], config.target)
     keys = [key_column(Path(path)) for path in config.rows.scores.values()]
     columns = dict.fromkeys([*config.scores.groups, *(key for key in keys if key != "id")])
     cases = {name: read_cases(of_split, target, tuple(columns)) for name, of_split in shards.items()}
-    refuse_shared_patients(cases)
+    refuse_shared_patients(cases, HELD, "data.tests")
     for column in config.scores.groups:
         if all(value is None for name, of in cases.items() if name not in HELD for value in of.columns[column]):
             raise ValueError(f"scores.groups: no test record has {column} in its json; name another column")
     return target, cases
-
-
-def refuse_shared_patients(cases: dict[str, Cases]) -> None:
-    """A patient of a test set must not be one that the head was fitted on, if both come from the same shards."""
-    for name, test in cases.items():
-        for held in HELD:
-            if name in HELD or held not in cases or cases[held].shards.sha256 != test.shards.sha256:
-                continue
-            shared = set(cases[held].patients_N) & set(test.patients_N)
-            if shared:
-                raise ValueError(
-                    f"data.tests.{name}: {len(shared)} of its patients are in split {cases[held].shards.split} too, "
-                    f"patient {min(shared)} for one; test on a split with other patients"
-                )
 
 
 def describe(config: Config, target: Target, cases: dict[str, Cases]) -> str:

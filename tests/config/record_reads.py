@@ -31,7 +31,7 @@ from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimization", "transforms"
+ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimization", "scores", "target", "transforms"
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
@@ -64,6 +64,16 @@ MASKED = {
     "sigreg": ([*SHORT, "model.teacher.kind=none", "loss.regularizer.kind=sigreg"], True),
     "vicreg": ([*SHORT, "loss.regularizer.kind=vicreg", "loss.regularizer.projection=[8, 4]"], True),
 }
+TUNED = {
+    "saving": EXPERIMENTS["saving"],
+    "attentive": (
+        [*SHORT, "model.head.pool=attentive", "model.head.heads=2", "model.head.dropout=0.1", "loss.focal.gamma=1"]
+        + ["loss.label_smoothing=0.1", "evaluation.every=2", "early_stopping.patience=1", "scores.groups=[heart_rate]"]
+        + ["scores.edges.heart_rate=[90]"],
+        False,
+    ),
+    "frozen": ([*SHORT, "init_from={folder}/saving", "model.freeze=[stem]"], True),
+}
 # Over the debug configs of other modalities.
 ALWAYS = "data.transform.{}.probability=1"
 SPACE = ("resized_crop", "flip_horizontal", "flip_vertical", "blur")
@@ -81,6 +91,7 @@ HIT = {
 OTHERS = {stem: {"trained": TRAINED, "hit": ([*SHORT, *hit], True)} for stem, hit in HIT.items()}
 LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1, "heads": 2}
 LEADS |= {"drop_path": 0.1, "mlp_ratio": 2.0, "registers": 1, "positions": "learned"}
+RESNET = {"name": "resnet1d_18", "leads": 12, "length": 400, "depths": [1, 1, 1, 1], "widths": [4, 4, 4, 4]}
 S4 = {"name": "s4", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1}
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
 PROBES = {
@@ -91,7 +102,7 @@ PROBES = {
 }
 # Sections that all objectives have are read by the first's experiments; another has those of its own keys alone.
 FEW = {"trained": TRAINED}
-OF_OBJECTIVE = {"jepa": EXPERIMENTS | MASKED, "probe": PROBES}
+OF_OBJECTIVE = {"jepa": EXPERIMENTS | MASKED, "probe": PROBES, "finetune": TUNED}
 
 Reads = set[tuple[str, str]]
 
@@ -166,8 +177,9 @@ def write_other_encoders(folder: Path) -> list[Path]:
     ViTModel(ViTConfig(**small, image_size=32, patch_size=4, num_channels=1)).save_pretrained(folder / "vit")
     backbone = {"name": "transformers", "folder": str(folder / "vit"), "input": [32, 32]}
     found = []
-    for stem, encoder in (("ecg_debug", S4), ("ecg_debug", LEADS), ("image_debug", backbone)):
-        config = yaml.safe_load((ROOT / "configs" / "jepa" / f"{stem}.yaml").read_text())
+    jepas = [("jepa/ecg_debug", S4), ("jepa/ecg_debug", LEADS), ("jepa/image_debug", backbone)]
+    for stem, encoder in (*jepas, ("finetune/ecg_debug", RESNET)):
+        config = yaml.safe_load((ROOT / "configs" / f"{stem}.yaml").read_text())
         config["model"]["encoder"] = encoder
         found.append(folder / f"{encoder['name']}.yaml")
         found[-1].write_text(yaml.safe_dump(config))

@@ -54,7 +54,7 @@ def reads(tmp_path_factory) -> set[tuple[str, str]]:
     folder = tmp_path_factory.mktemp("reads")
     words = [sys.executable, "-m", "tests.config.record_reads", str(folder / "reads.json"), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return {(section, field) for section, field in json.loads((folder / "reads.json").read_text())}
 

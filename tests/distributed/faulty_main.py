@@ -145,9 +145,9 @@ def last_look(original):
     """From the third one of an attempt on, each forward of an evaluation takes 0.1 s."""
     looks = []
 
-    def measure(monitor, engine, alive):
+    def measure(monitor, engine, steps, alive):
         looks.append(engine)
-        return original(monitor, engine, late_by(0.1 * (len(looks) > 2), alive))
+        return original(monitor, engine, steps, late_by(0.1 * (len(looks) > 2), alive))
 
     return measure
 
@@ -166,7 +166,7 @@ def late_by(seconds, original):
 
 def looking_slowly(original):
     """Each forward of an evaluation takes 0.1 s."""
-    return lambda monitor, engine, alive: original(monitor, engine, late_by(0.1, alive))
+    return lambda monitor, *looked: original(monitor, *looked[:-1], late_by(0.1, looked[-1]))
 
 
 ENGINE = "src.engines.training:TrainingEngine"
@@ -185,6 +185,7 @@ FAULTS = {
     "slow_disk": ("src.checkpoints.write:_complete", slow),
     "slow_evaluation": ("src.evaluation.monitor:Monitor.measure", looking_slowly),
     "slow_last_evaluation": ("src.evaluation.monitor:Monitor.measure", last_look),
+    "slow_validation": ("ssls.finetune.validation:Validation.measure", looking_slowly),
     "slow_baseline": ("src.evaluation.monitor:Monitor.baseline", looking_slowly),
     "slow_probe": ("src.evaluation.monitor:Monitor._probe", partial(late_by, 3)),
     "slow_export": ("src.run.training:export_encoder", partial(late_by, 3)),

@@ -91,7 +91,7 @@ def test_labels_are_found_by_name_in_a_test_set_of_another_order(four, tmp_path)
 
 def test_a_label_that_the_second_test_set_lacks_is_named(four, tmp_path):
     other = shards(tmp_path / "other", [[1, 0]], names=("NORM", "superclass/NORM"))
-    with pytest.raises(ValueError, match=f"{tmp_path / 'other'} has no label superclass/MI, on which the probe is tra"):
+    with pytest.raises(ValueError, match=f"{tmp_path / 'other'} has no label superclass/MI, which is to be predicted"):
         read_cases(other, label_target(four, None, None), ())
 
 
