@@ -18,7 +18,7 @@ from src.config.data import STANDARD_LEADS
 from src.data.ecg_shards import ECGShards
 from tests.commands import metrics, wait_until
 from tests.health import variance_between_samples
-from tools import benchmark, build_shards, inspect_shards
+from tools import benchmark, build_shards, inspect_shards, trial
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -218,7 +218,12 @@ def test_every_link_into_the_repository_leads_somewhere(page):
 )
 def test_every_flag_that_a_page_on_shards_tells_of_exists(page, verbs, capsys):
     told = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs" / page).read_text()))
-    asked = [*((build_shards, (verb,)) for verb in verbs), (inspect_shards, ()), (benchmark, ("build",))]
+    asked = [
+        *((build_shards, (verb,)) for verb in verbs),
+        (inspect_shards, ()),
+        (benchmark, ("build",)),
+        (trial, ("mitdb",)),
+    ]
     for tool, verb in asked:
         with suppress(SystemExit):
             tool.main([*verb, "--help"])

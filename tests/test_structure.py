@@ -59,6 +59,8 @@ def test_no_file_is_called_utils_or_helper():
     [
         ("jepa", ("torch._dynamo", "torch.distributed.tensor", "scipy", "deepspeed", "cv2", "matplotlib")),
         ("probe", ("torch._dynamo", "torch.distributed.tensor", "deepspeed", "cv2", "matplotlib")),
+        ("simclr", ("torch._dynamo", "torch.distributed.tensor", "scipy", "deepspeed", "cv2", "matplotlib")),
+        ("byol", ("torch._dynamo", "torch.distributed.tensor", "scipy", "deepspeed", "cv2", "matplotlib")),
     ],
 )
 def test_what_is_dear_to_import_waits_until_a_rank_needs_it(objective, dear):

@@ -44,9 +44,7 @@ SHUFFLES = 5
 
 def mitdb(words: argparse.Namespace) -> str:
     """Heartbeats: five seeds of pre-training on DS1, linear heads on DS1, scored on DS2; no record is in both."""
-    shards = words.output / "shards"
-    if not shards.exists():
-        build("ecg", ["--input", words.data / "ecg/mitdb/beats.npz", "--output", shards])
+    shards = beats(words)
     runs = [words.output / f"seed-{seed}" for seed in range(SEEDS)]
     for seed, run in enumerate(runs):
         train(words, "configs/jepa/ecg_mitdb_small.yaml", shards, run, seed)
@@ -56,9 +54,17 @@ def mitdb(words: argparse.Namespace) -> str:
     return written(words, f"mitdb, {SEEDS} seeds", markdown(table, "macro", ("balanced_accuracy", "auroc")))
 
 
+def beats(words: argparse.Namespace) -> Path:
+    """Shards of all beats, DS1 as train and DS2 as test."""
+    shards: Path = words.output / "shards"
+    if not shards.exists():
+        build("ecg", ["--input", words.data / "ecg/mitdb/beats.npz", "--output", shards])
+    return shards
+
+
 def ptbxl500(words: argparse.Namespace) -> str:
     """NORM or not: five folds of patients, fold k pre-trained with seed k on the others; scores pooled out of fold."""
-    for folder, fold in _folds(words):
+    for folder, fold in folds(words):
         train(words, "configs/jepa/ecg_ptbxl_small.yaml", folder / "shards", folder / "pretrain", fold)
     return _norm_or_not(words, f"ptbxl500, {FOLDS} folds")
 
@@ -71,12 +77,12 @@ def ptbxl500_simulated(words: argparse.Namespace) -> str:
         write_cohort(folder, cohort)
     if not (words.output / "cohort-shards").exists():
         build("ecg", shlex.split(build_command(folder, cohort).partition(" ecg ")[2]))
-    for fold_folder, fold in _folds(words):
+    for fold_folder, fold in folds(words):
         train(words, SIMULATED, words.output / "cohort-shards", fold_folder / "pretrain", fold)
     return _norm_or_not(words, f"ptbxl500, {FOLDS} folds, pre-trained on {COHORT_PATIENTS} simulated patients")
 
 
-def _folds(words: argparse.Namespace) -> Iterator[tuple[Path, int]]:
+def folds(words: argparse.Namespace) -> Iterator[tuple[Path, int]]:
     """The folder of each fold, with shards whose test split is its patients, and its number."""
     archive = words.data / "ecg/ptbxl500"
     records = _records(archive)
@@ -94,13 +100,18 @@ def _norm_or_not(words: argparse.Namespace, title: str) -> str:
     for fold, folder in enumerate(folders):
         probe(words, PTBXL500, folder / "shards", [folder / "pretrain"], folder / "probe", fold)
     table = pooled_table([folder / "probe" / "predictions" / "fold" for folder in folders])
+    told = markdown(table, "labels", ("auroc", "average_precision"))
+    return written(words, title, f"{told}\n{floor_told(words, folders[0] / 'shards')}")
+
+
+def floor_told(words: argparse.Namespace, shards: Path) -> str:
+    """The raw floor as a sentence."""
     head = load_config(Path(PTBXL500), words.set_probe, lambda _: Config).head  # type: ignore[attr-defined]
-    floor = raw_floor(folders[0] / "shards", head)
-    told = (
-        f"\nRaw floor (amplitudes, out of fold), mean of {SHUFFLES} shuffles of the folds: {np.mean(floor):.4f}"
+    floor = raw_floor(shards, head)
+    return (
+        f"Raw floor (amplitudes, out of fold), mean of {SHUFFLES} shuffles of the folds: {np.mean(floor):.4f}"
         f" ({', '.join(f'{value:.4f}' for value in floor)})"
     )
-    return written(words, title, markdown(table, "labels", ("auroc", "average_precision")) + told)
 
 
 def pooled_table(folders: Iterable[Path]) -> dict[str, Any]:
@@ -109,7 +120,7 @@ def pooled_table(folders: Iterable[Path]) -> dict[str, Any]:
     truth: list[float] = []
     patients: list[str] = []
     for folder in folders:
-        read = {path.name.split(".")[0]: _read(path) for path in sorted(folder.glob("*.0.csv"))}
+        read = {path.name.split(".")[0]: read_csv(path) for path in sorted(folder.glob("*.0.csv"))}
         for name, lines in read.items():
             rows.setdefault(name, []).append(np.array([[float(line["NORM"])] for line in lines]))
         truth += [float(line["true NORM"]) for line in read["pretrained"]]
@@ -222,7 +233,8 @@ def _main(words: argparse.Namespace, config: str, settings: list[str]) -> None:
         )
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a table by its columns."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

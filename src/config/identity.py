@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from src.config.experiment import ExperimentConfig
 
-SECTIONS = ("objective", "seed", "data", "target", "model", "mask", "more_masks", "loss", "optimization")
+SECTIONS = ("objective", "seed", "data", "pairs", "target", "model", "mask", "more_masks", "loss", "optimization")
 FREE_DATA_KEYS = frozenset({"root", "workers", "micro_batch_size", "cache", "timeout", "broken"})
 ABSENT = "absent"
 

@@ -202,6 +202,8 @@ class Loader:
         basis = self._batches.plan.basis
         self.sha256 = hashlib.sha256(f"{sources.sha256} {basis}".encode()).hexdigest() if basis else sources.sha256
         """Stands for the samples and their order: a run goes on only where it is the same."""
+        self.micro_batches = len(self._batches.slices)
+        """Of each step, on this rank."""
         self._watch = Watch(self._batches.activity, ranks.rank, config.timeout, alone=config.workers == 0)
 
     def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.distributed.collectives import sum_with_gradient
@@ -49,3 +49,10 @@ class SyncBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
             raise ValueError(f"BatchNorm takes [N, C, ...], got {list(input.shape)}")
+
+
+def normalises_batches(objective: nn.Module) -> bool:
+    """Whether a network that trains has a BatchNorm, so that what it learns depends on how its batch is cut."""
+    frozen = [objective.get_submodule(name) for name in getattr(objective, "frozen_networks", ())]
+    still = {module for network in frozen for module in network.modules()}
+    return any(isinstance(module, _BatchNorm) and module not in still for module in objective.modules())

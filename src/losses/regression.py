@@ -17,3 +17,11 @@ def feature_regression(predicted: Tensor, target: Tensor, kind: RegressionKind) 
     if kind == "l1":
         return (predicted - target).abs().mean(-1)
     return F.smooth_l1_loss(predicted, target, reduction="none", beta=1.0).mean(-1)
+
+
+def cosine_distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """2 - 2 cos of the angle between vectors: [..., D] and [..., D] -> [...], in fp32.
+
+    The squared distance between both after they are scaled to length 1 (BYOL, arXiv 2006.07733, equation 2).
+    """
+    return 2.0 - 2.0 * F.cosine_similarity(predicted.float(), target.float(), dim=-1)

@@ -20,6 +20,8 @@ AnyEncoderConfig = Annotated[
     EncoderConfig | LeadEncoderConfig | VisionEncoderConfig | ResNetConfig | S4Config | BackboneConfig | TimmConfig,
     Field(discriminator="name"),
 ]
+ECGEncoderConfig = Annotated[EncoderConfig | LeadEncoderConfig | ResNetConfig | S4Config, Field(discriminator="name")]
+"""Those of ECGs."""
 _SECTIONS: TypeAdapter[EncoderSection] = TypeAdapter(AnyEncoderConfig)
 
 

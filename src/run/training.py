@@ -24,6 +24,7 @@ from src.config.experiment import ExperimentConfig
 from src.config.identity import config_hash, identity
 from src.config.load import dump_config
 from src.data.loader import Batch, Loader
+from src.distributed.batchnorm import normalises_batches
 from src.distributed.ranks import Ranks, barrier, broadcast_object
 from src.engines.build import build_engine
 from src.engines.engine import Engine, Setup
@@ -54,6 +55,8 @@ class TrainingRun(Run):
         super().__init__(config, ranks, check)
         self.total_steps = 0
         self._parameters = (0, 0)
+        self._cuts_batches = False
+        """Whether what is learned depends on how a rank's share is cut into micro-batches."""
         self._clock = Clock()
         self._writer = BackgroundWriter(ranks)
         self.watchdog = watchdog or Watchdog(config.engine.timeout, ranks.rank)
@@ -76,6 +79,7 @@ class TrainingRun(Run):
         self._parameters = count_parameters(objective)
         if self.config.engine.name == "ddp" and self.ranks.world_size == 1:
             self.say("warning: engine.name is ddp, but one process has nothing to share: plain is used")
+        self._cuts_batches = loader.micro_batches > 1 and normalises_batches(objective)
         warmup = warmup_steps(config, self.config.data.batch_size, loader.samples)
         setup = Setup(
             config=self.config.engine,
@@ -104,6 +108,11 @@ class TrainingRun(Run):
             self._stop = StopRequest(self.ranks)
         if loader.note:
             self.say(f"warning: {loader.note}")
+        if self._cuts_batches:
+            self.say(
+                f"warning: the model has BatchNorm, whose statistics are those of each of {loader.micro_batches} "
+                "micro-batches and not of the whole batch: leave data.micro_batch_size out, or use more ranks"
+            )
         start = self._restore(engine, loader, monitor)
         if self._stop is None:
             yield from self._check_steps(loader, start)

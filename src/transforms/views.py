@@ -20,4 +20,14 @@ def views(
 
     View n depends on its place in the list, not on how many there are.
     """
-    return [transform(samples, streams.fork(f"view.{number}")) for number, transform in enumerate(transforms)]
+    return views_of_parts(transforms, [samples] * len(transforms), streams)
+
+
+def views_of_parts(
+    transforms: Sequence[Transform], parts: Sequence[Sequence[Mapping[str, Any]]], streams: Streams
+) -> list[NDArray[np.float32]]:
+    """The same where each view is of a part of the samples of its own."""
+    return [
+        transform(part, streams.fork(f"view.{number}"))
+        for number, (transform, part) in enumerate(zip(transforms, parts, strict=True))
+    ]

@@ -31,7 +31,10 @@ from tests.data.servers import WebServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
-ROOMS = "attentive", "data", "ecg_transforms", "engine", "experiment", "optimization", "scores", "target", "transforms"
+ROOMS = (
+    *("attentive", "data", "ecg_transforms", "engine", "experiment", "optimization"),
+    *("pairs", "scores", "target", "transforms"),
+)
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""
 
@@ -102,7 +105,15 @@ PROBES = {
 }
 # Sections that all objectives have are read by the first's experiments; another has those of its own keys alone.
 FEW = {"trained": TRAINED}
-OF_OBJECTIVE = {"jepa": EXPERIMENTS | MASKED, "probe": PROBES, "finetune": TUNED}
+PAIRED = {"second": ([*SHORT, "pairs.second={{noise: {{probability: 1.0}}}}"], True)}
+LEARNED = {"learned": ([*SHORT, "loss.learn_temperature=true"], True)}
+OF_OBJECTIVE = {
+    "jepa": EXPERIMENTS | MASKED,
+    "probe": PROBES,
+    "simclr": FEW | PAIRED | LEARNED,
+    "byol": FEW | PAIRED,
+    "finetune": TUNED,
+}
 
 Reads = set[tuple[str, str]]
 
@@ -170,15 +181,15 @@ def main(output: Path, folder: Path) -> None:
 
 
 def write_other_encoders(folder: Path) -> list[Path]:
-    """Configs of encoders that are no ViT of ours."""
+    """Configs of encoders that are no ViT of ours; JEPA takes none with BatchNorm."""
     from transformers import ViTConfig, ViTModel
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     ViTModel(ViTConfig(**small, image_size=32, patch_size=4, num_channels=1)).save_pretrained(folder / "vit")
     backbone = {"name": "transformers", "folder": str(folder / "vit"), "input": [32, 32]}
     found = []
-    jepas = [("jepa/ecg_debug", S4), ("jepa/ecg_debug", LEADS), ("jepa/image_debug", backbone)]
-    for stem, encoder in (*jepas, ("finetune/ecg_debug", RESNET)):
+    ecg, image = "jepa/ecg_debug", "jepa/image_debug"
+    for stem, encoder in ((ecg, S4), (ecg, LEADS), (image, backbone), ("finetune/ecg_debug", RESNET)):
         config = yaml.safe_load((ROOT / "configs" / f"{stem}.yaml").read_text())
         config["model"]["encoder"] = encoder
         found.append(folder / f"{encoder['name']}.yaml")

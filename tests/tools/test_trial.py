@@ -7,9 +7,9 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import yaml
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from tools import trial, trial_encoders, trial_pictures
+from tools import trial, trial_collapse, trial_encoders, trial_objectives, trial_pictures
 from tools.trial_alarm import COLLAPSING, HEALTHY, markdown, outcomes_of
 
 STEPS = 100
@@ -78,6 +78,97 @@ def test_ptbxl500_pre_trained_on_simulated_ecgs_sees_none_of_its_records_before_
         assert (tmp_path / f"fold-{fold}/probe/predictions/fold/pretrained.0.csv").is_file()
     assert "pre-trained on 60 simulated patients" in table and "| pretrained - random_init |" in table
     assert trial_encoders.ptbxl500_simulated(words) == table, "a finished trial is read, not run again"
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.slow  # four probes of 21,580 beats
+@pytest.mark.timeout(900)
+def test_several_objectives_stand_in_one_table_beside_the_random_weights_that_they_share(
+    tmp_path, medssl_data, monkeypatch
+):
+    monkeypatch.setattr(trial_objectives, "SEEDS", 2)
+    short = [*SHORT, "optimization.epochs=null", "optimization.warmup_epochs=null"]
+    objectives = ["jepa", "byol"]
+    words = Namespace(output=tmp_path, data=medssl_data, devices=["cpu"], set=short, set_probe=["scores.draws=50"])
+    words.objectives = objectives
+    table = trial_objectives.compare_mitdb(words)
+    assert table == (tmp_path / "table.md").read_text() and "Not the same" not in table
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][2:]
+    others = ["random_init", "raw"]
+    assert sorted(rows) == sorted(
+        [*objectives, *others, *(f"{name} - {other}" for name in objectives for other in others)]
+    )
+    for objective in objectives:
+        files = [tmp_path / objective / f"probe/predictions/DS2/pretrained.{seed}.csv" for seed in range(2)]
+        scores = []
+        for path in files:
+            lines = list(csv.DictReader(path.open()))
+            truth = [max("NSV", key=lambda label: float(line[f"true {label}"])) for line in lines]
+            guessed = [max("NSV", key=lambda label: float(line[label])) for line in lines]
+            scores.append(balanced_accuracy_score(truth, guessed))
+        assert f"| {objective} | {np.mean(scores):.4f} [" in table, "the mean over seeds"
+    assert trial_objectives.compare_mitdb(words) == table, "a finished trial is read, not run again"
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.timeout(600)
+def test_ptbxl500_of_another_objective_is_pooled_out_of_the_same_folds(tmp_path, medssl_data, monkeypatch):
+    monkeypatch.setattr(trial_encoders, "FOLDS", 2)
+    monkeypatch.setattr(trial_encoders, "SHUFFLES", 1)
+    words = ["--data", str(medssl_data), "--devices", "cpu", "--set", *SHORT, "--set-probe", "scores.draws=50"]
+    assert trial.main(["ptbxl500", "--output", str(tmp_path), "--objectives", "simclr", *words]) == 0
+    table = (tmp_path / "table.md").read_text()
+    parts = [tmp_path / f"simclr/fold-{fold}/probe/predictions/fold/pretrained.0.csv" for fold in range(2)]
+    lines = [line for part in parts for line in csv.DictReader(part.open())]
+    assert len({line["id"] for line in lines}) == 500
+    pooled = roc_auc_score([float(line["true NORM"]) for line in lines], [float(line["NORM"]) for line in lines])
+    assert f"| simclr | {pooled:.4f} [" in table and "| simclr - random_init |" in table
+    assert "\nRaw floor (amplitudes, out of fold)" in table and "| pretrained" not in table
+
+
+def some_predictions(scale, patients="abcd"):
+    truth_NK = np.array([[1.0], [0.0], [1.0], [0.0]])
+    drawn = np.random.default_rng(0).uniform(size=(4, 1))
+    rows = {"pretrained": [scale * drawn], "random_init": [drawn if scale == 1 else drawn**2], "raw": [1 - drawn]}
+    return trial_objectives.Predicted(rows, truth_NK, list(patients), ["NORM"])
+
+
+def test_random_weights_that_differ_are_told_apart():
+    found = {"jepa": some_predictions(1.0), "simclr": some_predictions(0.5)}
+    table, note = trial_objectives.compared(found, "multilabel", 20)
+    assert "random_init" in note and "raw" not in note
+    assert list(table["scores"]) == ["jepa", "simclr", "random_init of jepa", "random_init of simclr", "raw"]
+    assert list(table["differences"]) == [
+        "jepa - random_init of jepa",
+        "simclr - random_init of simclr",
+        "jepa - raw",
+        "simclr - raw",
+    ]
+
+
+def test_probes_of_other_records_are_no_table():
+    found = {"jepa": some_predictions(1.0), "simclr": some_predictions(1.0, "abce")}
+    with pytest.raises(ValueError, match="the probe of simclr is of other records"):
+        trial_objectives.compared(found, "multilabel", 20)
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.timeout(600)
+def test_byol_is_trained_with_its_predictor_and_without(tmp_path, medssl_data, monkeypatch):
+    monkeypatch.setattr(trial_collapse, "SEEDS", 1)
+    words = ["--data", str(medssl_data), "--devices", "cpu", "--set", *SHORT]
+    assert trial.main(["collapse", "--output", str(tmp_path), *words]) == 0
+    table = (tmp_path / "table.md").read_text()
+    kinds = {}
+    for name in ("predictor", "none"):
+        config = yaml.safe_load((tmp_path / name / "seed-0/config.yaml").read_text())
+        kinds[name] = config["model"]["predictor"]["kind"]
+    assert kinds == {"predictor": "mlp", "none": "none"}
+    for row in ("| with predictor |", "| without predictor |", "| random weights |"):
+        assert row in table
 
 
 def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
