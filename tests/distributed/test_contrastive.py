@@ -8,6 +8,7 @@ starting one takes seconds.
 import datetime
 import os
 import socket
+from functools import cache
 from unittest.mock import patch
 
 import pytest
@@ -252,6 +253,7 @@ def test_a_scale_beyond_its_bound_is_pulled_back_by_all_ranks_together(groups, w
         assert more == pytest.approx(50.0 if world_size == 1 else 0.0, rel=1e-5)
 
 
+@cache
 def by_formula(dtype):
     """Losses and gradients of one process from the loops over anchors."""
     objective = Contrasted().double().to(dtype).double()  # as rounded to the type

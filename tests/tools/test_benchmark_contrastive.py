@@ -6,12 +6,12 @@ import pytest
 
 from tests.commands import succeed
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
 def test_the_ring_does_not_grow_with_the_ranks_and_a_gather_does():
     words = ["contrastive", "--ranks", "2", "3", "--rows", "256", "--width", "64", "--block", "64"]
-    out = succeed("tools.benchmark", *words, script="-m")
+    out = succeed("tools.benchmark", *words, script="-m", timeout=500.0)
     found = {
         name: [float(first), float(second)]
         for name, first, second in re.findall(r"^\| ([\w, -]+) \| ([\d.]+) \| ([\d.]+) \|$", out, re.MULTILINE)

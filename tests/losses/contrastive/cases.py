@@ -1,5 +1,7 @@
 """Every contrastive loss under one name and with one signature, beside its reference: for one process and for many."""
 
+from functools import cache
+
 import torch
 
 from src.losses.contrastive.clip import clip
@@ -54,6 +56,7 @@ def measured(loss, values):
     return {"loss": total.detach(), **dict(zip(INPUTS, slopes, strict=True))}
 
 
+@cache
 def wanted(name, dtype):
     """By the reference, in fp64 from the numbers as `dtype` holds them."""
     return measured(CASES[name][1], [value.detach().double().requires_grad_() for value in inputs(dtype)])
