@@ -10,7 +10,8 @@ from src.config import dump_config, load_config
 from ssls.objectives import schema_of
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "transforms")
+OTHERS = ("transforms", "prompts")
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in OTHERS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -8,6 +8,7 @@ python -m tools.trial ptbxl500-simulated --output DIR    the same, pre-trained o
 python -m tools.trial pneumonia --output DIR   X-rays of PneumoniaMNIST: five seeds
 python -m tools.trial organs --output DIR      patches of a CT around 13 organs: five seeds
 python -m tools.trial ultrasound --output DIR  lung ultrasound clips: five seeds, and their health
+python -m tools.trial meclip --output DIR      reports of PTB-XL: five folds, three ways with duplicates
 python -m tools.trial alarm --output DIR       three ways to collapse, four healthy recipes, five seeds of each
 
 Each trains with main.py as a user would; a trial that was stopped goes on with the same command.
@@ -26,6 +27,7 @@ from tools.trial_collapse import collapse
 from tools.trial_encoders import mitdb, ptbxl500, ptbxl500_simulated
 from tools.trial_objectives import compare_mitdb, compare_ptbxl500
 from tools.trial_pictures import organs, pneumonia, ultrasound
+from tools.trial_text import meclip
 
 DATA = "MEDSSL_DATA"
 COMPARES = {mitdb: compare_mitdb, ptbxl500: compare_ptbxl500}
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a trial; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.trial", description=(__doc__ or "").split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="TRIAL")
-    for run in (mitdb, ptbxl500, ptbxl500_simulated, pneumonia, organs, ultrasound, alarm, collapse):
+    for run in (mitdb, ptbxl500, ptbxl500_simulated, pneumonia, organs, ultrasound, meclip, alarm, collapse):
         verb = verbs.add_parser(run.__name__.replace("_", "-"), help=(run.__doc__ or "").split("\n")[0])
         verb.add_argument("--output", type=Path, required=True, help="folder of shards, runs and table.md")
         verb.add_argument("--devices", nargs="+", default=[], help="as of main.py")

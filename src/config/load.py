@@ -41,6 +41,11 @@ def load_transform(path: Path, overrides: Sequence[str]) -> TransformConfig:
     return _validated(tree, _transform_class(tree))
 
 
+def load_section(path: Path, schema: type[AnySection]) -> AnySection:
+    """Any section of a YAML file of its own, read as `load_config` reads an experiment."""
+    return _validated(_read(path, ()), schema)
+
+
 def dump_config(config: RunConfig) -> str:
     """The whole config as YAML, defaults included; `load_config` reads it back to an equal one."""
     return dump_yaml(config.model_dump(mode="json"))

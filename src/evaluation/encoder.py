@@ -145,6 +145,18 @@ def export_encoder(
 
     `allowed` is called first, and before that, and raises where it must not be replaced any more.
     """
+    sections = {CONFIG: part.config.carried(), PREPROCESSING: part.preprocessing}
+    told = {name: json.dumps(section.model_dump(mode="json"), indent=1) + "\n" for name, section in sections.items()}
+    export_folder(folder, weights, told, allowed)
+
+
+def export_folder(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    told: Mapping[str, str],
+    allowed: Callable[[], object] | None = None,
+) -> None:
+    """Write weights and texts by their names, as `export_encoder` does."""
     draft, old = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".old")
     if allowed is not None:
         allowed()
@@ -152,8 +164,8 @@ def export_encoder(
         shutil.rmtree(leftover, ignore_errors=True)
     draft.mkdir(parents=True)
     save_file(dict(weights), draft / WEIGHTS)
-    for name, section in ((CONFIG, part.config.carried()), (PREPROCESSING, part.preprocessing)):
-        (draft / name).write_text(json.dumps(section.model_dump(mode="json"), indent=1) + "\n")
+    for name, text in told.items():
+        (draft / name).write_text(text)
     for path in (*draft.iterdir(), draft):
         sync(path)
     if allowed is not None:

@@ -84,6 +84,15 @@ class Evaluation(Protocol):
         """Of the last evaluation, for pictures."""
 
 
+class Measures(Protocol):
+    """What an objective measures of the validation records beside the health of their features."""
+
+    def __call__(
+        self, door: Door, records: Records, features_NF: NDArray[np.float32], alive: Callable[[], object]
+    ) -> dict[str, float]:
+        """Measures by name; all ranks call it, and `alive` equally often. Those of rank 0 count."""
+
+
 class Monitor:
     """Measures an engine's encoder every `every` steps.
 
@@ -102,8 +111,10 @@ class Monitor:
         ranks: Ranks,
         loss: RegressionKind | None = None,
         advice: str = "",
+        also: Measures | None = None,
     ) -> None:
         config, data, seed = experiment.evaluation, experiment.data, experiment.seed
+        self._also = also
         self.config, self._ranks, self._loss, self._advice = config, ranks, loss, advice
         self.every, self.note = config.every, ""
         if self.every is None:  # nothing is looked at, so nothing is opened
@@ -152,6 +163,7 @@ class Monitor:
         fit_NF = embed(engine, self._fit, "mean", size, ranks, alive) if self._probed else None
         few = replace(self.records, samples_N=self.records.samples_N[:TOKEN_RECORDS])
         targets = embed_tokens(engine, few, "targets", size, ranks, alive) if self._loss else None
+        also = {} if self._also is None else self._also(engine, self.records, features_NF, alive)
         self._last_NF = features_NF
         if not self._ranks.first:
             return {}
@@ -164,7 +176,7 @@ class Monitor:
             measured["mean_loss"] = mean_prediction_loss(targets_NLD, self._loss, valid_NL)
         if fit_NF is not None:
             measured |= self._probe(fit_NF, features_NF)
-        return {name: float(f"{value:.6g}") for name, value in measured.items()}
+        return {name: float(f"{value:.6g}") for name, value in (measured | also).items()}
 
     def _probe(self, fit_NF: NDArray[np.float32], features_NF: NDArray[np.float32]) -> dict[str, float]:
         """Macro AUROC of a vote of neighbours and of a linear probe, both fitted on the training split."""

@@ -10,9 +10,9 @@ run.finish(engine)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -42,6 +42,17 @@ from src.run.run import Run
 from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
 from src.run.watchdog import Watchdog
+
+
+class Part(Protocol):
+    """What a run leaves behind beside its encoder."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Children of the objective."""
+
+    def write(self, run: Path, weights: Mapping[str, Mapping[str, Tensor]], allowed: Callable[[], object]) -> None:
+        """Their weights into the run folder; `allowed` raises where that must not be written any more."""
 
 
 class TrainingRun(Run):
@@ -131,6 +142,7 @@ class TrainingRun(Run):
             batch = self._clock.next(batches)
             self._write_audit(step, batch)
             self._losses: dict[str, Tensor] = {}
+            self._measures: dict[str, float] = {}
             yield step, batch
             self._clock.count(self.config.data.batch_size)
             if self._due(step, self.config.logging.every):
@@ -177,18 +189,24 @@ class TrainingRun(Run):
         engine.load_weights(Checkpoint(path, read_manifest(path)))
         self.say(f"back to the best weights, those of step {step}")
 
-    def log(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Hand over the global losses of this step; they are read from the device only where a line is due."""
-        self._losses = losses
+    def log(self, step: int, losses: dict[str, Tensor], measures: dict[str, float] | None = None) -> None:
+        """Hand over the global losses of this step, which are read from the device only where a line is due, and what
+        else is known of it, by the names that it has in metrics.jsonl."""
+        self._losses, self._measures = losses, measures or {}
 
-    def finish(self, engine: Engine) -> None:
-        """Export the encoder, with what rebuilds it and makes its input, into the folder's encoder/."""
+    def finish(self, engine: Engine, *parts: Part) -> None:
+        """Export the encoder, with what rebuilds it and makes its input, into the folder's encoder/, and other parts
+        of the objective beside it."""
         if self.check:
             self.watchdog.rest()
             return
         weights = engine.network(self._encoder.network)
         if self.ranks.first:
             export_encoder(self.folder.encoder, weights, self._encoder, self.folder.owner.check)
+        for part in parts:
+            networks = {name: engine.network(name) for name in part.networks}
+            if self.ranks.first:
+                part.write(self.folder.root, networks, self.folder.owner.check)
         self.say(f"finished {self._done} steps; the encoder is in {self.folder.encoder}")
         barrier()
         self.watchdog.rest()
@@ -288,6 +306,7 @@ class TrainingRun(Run):
         record = (
             {"step": step, "epoch": epoch, "loss": loss}
             | {f"loss/{name}": value for name, value in losses.items()}
+            | self._measures
             | engine.metrics()
             | {"broken": len(loader.broken)}
             | {"samples_per_second": round(rate, 1), "data_wait": round(wait, 4)}

@@ -21,10 +21,13 @@ import yaml
 
 from src.config import ExperimentConfig, RunConfig, Section, load_config
 from src.config.data import STANDARD_LEADS
+from src.config.transforms import TokenizerConfig
 from src.data.ecg_shards import ECGShards
 from src.data.modalities import MODALITIES
 from src.distributed.ranks import Ranks
 from src.run.rank import make_run
+from src.text.tokenize import Tokenize
+from src.text.vocabulary import train_tokenizer
 from src.transforms.show_ecg import AUGMENTATIONS
 from ssls.objectives import schema_of
 from tests.data.servers import WebServer
@@ -95,6 +98,7 @@ OTHERS = {stem: {"trained": TRAINED, "hit": ([*SHORT, *hit], True)} for stem, hi
 LEADS = {"name": "ecg_lead_tiny", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1, "heads": 2}
 LEADS |= {"drop_path": 0.1, "mlp_ratio": 2.0, "registers": 1, "positions": "learned"}
 RESNET = {"name": "resnet1d_18", "leads": 12, "length": 400, "depths": [1, 1, 1, 1], "widths": [4, 4, 4, 4]}
+HIDDEN = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 S4 = {"name": "s4", "leads": 12, "length": 400, "patch": 10, "width": 16, "depth": 1}
 # Of what does not train: settings over its debug config; `{trained}` is a folder in which the JEPA has left its run.
 PROBES = {
@@ -107,11 +111,13 @@ PROBES = {
 FEW = {"trained": TRAINED}
 PAIRED = {"second": ([*SHORT, "pairs.second={{noise: {{probability: 1.0}}}}"], True)}
 LEARNED = {"learned": ([*SHORT, "loss.learn_temperature=true"], True)}
+LABELLED = {"labels": ([*SHORT, "loss.ids=labels", "loss.overlap=0.5", "loss.duplicates=share"], True)}
 OF_OBJECTIVE = {
     "jepa": EXPERIMENTS | MASKED,
     "probe": PROBES,
     "simclr": FEW | PAIRED | LEARNED,
     "byol": FEW | PAIRED,
+    "meclip": FEW | LABELLED,
     "finetune": TUNED,
 }
 
@@ -160,15 +166,15 @@ def experiment(config: RunConfig, check: bool) -> None:
 
 def main(output: Path, folder: Path) -> None:
     trained = folder / "jepa" / "ecg_debug"
-    others = write_other_encoders(folder)
+    others = [*write_other_encoders(folder), write_other_towers(folder)]
     debug = [path for name in MODALITIES for path in (ROOT / "configs").glob(f"*/{name}_debug.yaml")]
     configs = sorted(debug, key=lambda path: not trains(path))
     with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
+            shards = (root if trains(path) else trained) / "shards"
             experiments = OTHERS[path.stem] if path.stem in OTHERS else OF_OBJECTIVE.get(path.parent.name, FEW)
             for name, (settings, check) in experiments.items():
-                shards = (root if path.stem in OTHERS else trained) / "shards"
                 places = [f"logging.folder={root / name}", f"data.root={shards}"]
                 given = [word.format(folder=root, trained=trained, address=server.address) for word in settings]
                 given += [] if trains(path) else [f"init_from={trained / 'saving'}"]
@@ -184,8 +190,7 @@ def write_other_encoders(folder: Path) -> list[Path]:
     """Configs of encoders that are no ViT of ours; JEPA takes none with BatchNorm."""
     from transformers import ViTConfig, ViTModel
 
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    ViTModel(ViTConfig(**small, image_size=32, patch_size=4, num_channels=1)).save_pretrained(folder / "vit")
+    ViTModel(ViTConfig(**HIDDEN, image_size=32, patch_size=4, num_channels=1)).save_pretrained(folder / "vit")
     backbone = {"name": "transformers", "folder": str(folder / "vit"), "input": [32, 32]}
     found = []
     ecg, image = "jepa/ecg_debug", "jepa/image_debug"
@@ -195,6 +200,21 @@ def write_other_encoders(folder: Path) -> list[Path]:
         found.append(folder / f"{encoder['name']}.yaml")
         found[-1].write_text(yaml.safe_dump(config))
     return found
+
+
+def write_other_towers(folder: Path) -> Path:
+    """A config of a text tower, and of an encoder of ECGs, that are no transformers of ours."""
+    from transformers import BertConfig, BertModel
+
+    texts = folder / "bert"
+    Tokenize(TokenizerConfig(length=8), train_tokenizer(["sinus rhythm"], 300)).save(texts)
+    BertModel(BertConfig(**HIDDEN, vocab_size=300, max_position_embeddings=32)).save_pretrained(texts)
+    config = yaml.safe_load((ROOT / "configs" / "meclip" / "ecg_debug.yaml").read_text())
+    config["model"]["encoder"] = {"name": "resnet1d_18", "leads": 12, "length": 400, "widths": [8, 8, 8, 8]}
+    config["model"]["text"] = {"name": "transformers", "folder": str(texts), "frozen": True}
+    config["model"]["tokenizer"] = {"tokenizer": str(texts), "length": 24}
+    (folder / "towers.yaml").write_text(yaml.safe_dump(config))
+    return folder / "towers.yaml"
 
 
 def trains(path: Path) -> bool:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OBJECTIVES = sorted(path.parent.name for path in (ROOT / "ssls").glob("*/config.py"))
 UNREAD = {
     "model.encoder.name": "of sections that have one name alone it only tells them apart",
+    "model.text.name": "it only tells the sections apart",
     "loss.regularizer.kind": "it only tells the sections apart",
 }
 """Dotted keys that may stay unread, each with its reason."""

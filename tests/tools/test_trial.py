@@ -9,7 +9,7 @@ import pytest
 import yaml
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from tools import trial, trial_collapse, trial_encoders, trial_objectives, trial_pictures
+from tools import trial, trial_collapse, trial_encoders, trial_objectives, trial_pictures, trial_text
 from tools.trial_alarm import COLLAPSING, HEALTHY, markdown, outcomes_of
 
 STEPS = 100
@@ -169,6 +169,27 @@ def test_byol_is_trained_with_its_predictor_and_without(tmp_path, medssl_data, m
     assert kinds == {"predictor": "mlp", "none": "none"}
     for row in ("| with predictor |", "| without predictor |", "| random weights |"):
         assert row in table
+
+
+@pytest.mark.distributed
+@pytest.mark.data
+@pytest.mark.timeout(600)
+def test_meclip_tells_retrieval_and_the_probe_of_each_way_with_duplicates(tmp_path, medssl_data, monkeypatch):
+    monkeypatch.setattr(trial_text, "FOLDS", 2)
+    monkeypatch.setattr(trial_text, "MODES", ("ignore", "exclude"))
+    words = Namespace(output=tmp_path, data=medssl_data, devices=["cpu"], set=SHORT, set_probe=["scores.draws=50"])
+    table = trial_text.meclip(words)
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    assert rows[:5] == ["| ecg_to_text", "| ---", "| ignore", "| exclude", "| constant answer"], table
+    assert rows.count("| exclude - ignore") == 2 and rows.count("| pretrained - random_init") == 2, table
+    counts = [int(count) for count in re.findall(r"(\d+) ECGs and", table)]
+    assert sum(counts) == 499, "one of the 500 has no report"
+    constant = next(line for line in table.splitlines() if line.startswith("| constant answer"))
+    assert constant.startswith("| constant answer | 0.263 ["), "131 of 499 are one text, the most frequent of each fold"
+    for fold in range(2):
+        reports = [line["report"] for line in csv.DictReader((tmp_path / f"fold-{fold}/records.csv").open())]
+        assert len(reports) == 500
+    assert trial_text.meclip(words) == table, "a finished trial is read, not run again"
 
 
 def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
