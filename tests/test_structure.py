@@ -61,6 +61,10 @@ def test_no_file_is_called_utils_or_helper():
         ("probe", ("torch._dynamo", "torch.distributed.tensor", "deepspeed", "cv2", "matplotlib")),
         ("simclr", ("torch._dynamo", "torch.distributed.tensor", "scipy", "deepspeed", "cv2", "matplotlib")),
         ("byol", ("torch._dynamo", "torch.distributed.tensor", "scipy", "deepspeed", "cv2", "matplotlib")),
+        (
+            "translate",
+            ("torch._dynamo", "scipy", "deepspeed", "cv2", "matplotlib", "nltk", "sacrebleu", "transformers"),
+        ),
     ],
 )
 def test_what_is_dear_to_import_waits_until_a_rank_needs_it(objective, dear):

@@ -123,6 +123,11 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def everywhere(so: bool) -> bool:
+    """Whether it is so on every rank; all must ask, on the gloo side."""
+    return bool(sum_over_ranks(torch.tensor([0.0 if so else 1.0])) == 0)
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's value, in rank order, on every rank."""
     if not dist.is_initialized():

@@ -216,6 +216,25 @@ def embed_tokens(
     return tokens_NLD, _of_all_ranks(np.stack(valid), len(records), ranks) > 0 if records.padded else None
 
 
+@torch.no_grad()
+def read_records(
+    read: Callable[[Sequence[Sample]], Tensor],
+    records: Records,
+    batch_size: int,
+    ranks: Ranks,
+    alive: Callable[[], object] = unwatched,
+) -> NDArray[np.float32]:
+    """What `read` makes of some samples, [B, ...], for all of them, [N, ...], on every rank; integers up to 2^24 too.
+
+    Every rank makes the same number of calls; `alive` is called before each, as by `embed`.
+    """
+    found = []
+    for samples in _calls(records, batch_size, ranks):
+        alive()
+        found.append(read(samples).float().cpu().numpy())
+    return _of_all_ranks(np.concatenate(found), len(records), ranks)
+
+
 def _calls(records: Records, batch_size: int, ranks: Ranks) -> Iterator[list[Sample]]:
     """This rank's records (every world_size-th) in as many calls as any other rank makes."""
     longest = -(-len(records) // ranks.world_size)

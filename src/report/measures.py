@@ -82,7 +82,7 @@ CURVES = {
 
 
 class Score(NamedTuple):
-    """A metric of a probe."""
+    """A metric of a probe, or of texts."""
 
     title: str
     better: str
@@ -100,6 +100,11 @@ SCORES = {
     "brier": Score("Brier score", "lower"),
     "calibration_error": Score("calibration error", "lower"),
     "accuracy": Score("accuracy", "higher"),
+    "bleu": Score("BLEU", "higher"),
+    "rouge_1": Score("ROUGE-1", "higher"),
+    "rouge_2": Score("ROUGE-2", "higher"),
+    "rouge_l": Score("ROUGE-L", "higher"),
+    "exact": Score("share of exact texts", "higher"),
 }
 """In the order of the tables' columns; other metrics follow by name."""
 HEADLINE = 6

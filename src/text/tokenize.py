@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.transforms import TokenizerConfig
+from src.text.special import SpecialTokens
 from src.text.vocabulary import ROLES
 
 
@@ -61,6 +62,17 @@ class Tokenize:
         if begin is None or end is None:
             raise ValueError(f"{self.name} has no tokens for the begin and end of a text: give one that has them")
         return begin, end
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokens that are no words, for what writes texts.
+
+        Raises:
+            ValueError: as `ends`.
+        """
+        begin, end = self.ends
+        pad, mask = self._tokenizer.pad_token_id, self._tokenizer.mask_token_id
+        return SpecialTokens(begin, end, end if pad is None else pad, begin if mask is None else mask, self.size)
 
     def text(self, ids: Sequence[int]) -> str:
         """What ids say, without special tokens."""

@@ -107,6 +107,10 @@ PROBES = {
     "column": (["target.column=heart_rate", "rows.scores.rate={trained}/scores.csv", "rows.ceiling=rate"], False),
     "attentive": (["head.kind=attentive", "head.folds=2", "head.attentive.epochs=1"], False),
 }
+TRANSLATED = {
+    "trained": ([*SHORT, "evaluation.every=2", "evaluation.patience=3", "tests.test.split=val"], False),
+    "frozen": ([*SHORT, "init_from={trained}/saving", "model.encoder=null", "model.frozen=true"], True),
+}
 # Sections that all objectives have are read by the first's experiments; another has those of its own keys alone.
 FEW = {"trained": TRAINED}
 PAIRED = {"second": ([*SHORT, "pairs.second={{noise: {{probability: 1.0}}}}"], True)}
@@ -119,6 +123,7 @@ OF_OBJECTIVE = {
     "byol": FEW | PAIRED,
     "meclip": FEW | LABELLED,
     "finetune": TUNED,
+    "translate": TRANSLATED,
 }
 
 Reads = set[tuple[str, str]]
@@ -168,7 +173,7 @@ def main(output: Path, folder: Path) -> None:
     trained = folder / "jepa" / "ecg_debug"
     others = [*write_other_encoders(folder), write_other_towers(folder)]
     debug = [path for name in MODALITIES for path in (ROOT / "configs").glob(f"*/{name}_debug.yaml")]
-    configs = sorted(debug, key=lambda path: not trains(path))
+    configs = sorted(debug, key=lambda path: (not trains(path), path.parent.name != "jepa", path))
     with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
