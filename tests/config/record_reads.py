@@ -173,7 +173,8 @@ def main(output: Path, folder: Path) -> None:
     trained = folder / "jepa" / "ecg_debug"
     others = [*write_other_encoders(folder), write_other_towers(folder)]
     debug = [path for name in MODALITIES for path in (ROOT / "configs").glob(f"*/{name}_debug.yaml")]
-    configs = sorted(debug, key=lambda path: (not trains(path), path.parent.name != "jepa", path))
+    first = ROOT / "configs" / "jepa" / "ecg_debug.yaml"  # others start from what it leaves
+    configs = sorted(debug, key=lambda path: (path != first, not trains(path), path))
     with WebServer(trained / "shards", folder / "requests") as server, recorded() as reads:
         for path in configs:
             root = folder / path.parent.name / path.stem
