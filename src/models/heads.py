@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from src.distributed.batchnorm import SyncBatchNorm
+from src.models.encoder import AnyEncoder
 from src.models.head_config import HeadNorm
 
 
@@ -26,3 +27,14 @@ class MLPHead(nn.Sequential):
                 layers += [SyncBatchNorm(before) if norm == "batch" else nn.LayerNorm(before), nn.ReLU()]
             layers.append(nn.Linear(before, after, bias=False))
         super().__init__(*layers)
+
+
+def hold_shift(encoder: AnyEncoder) -> None:
+    """Keep the shift of the LayerNorm that an encoder ends with as it is, where a linear layer and BatchNorm follow.
+
+    They take away what is added to all rows alike: the loss does not depend on it, and its gradient is rounding, of
+    which AdamW makes whole steps, others under each engine.
+    """
+    for name, layer in encoder.named_children():
+        if name == "norm" and isinstance(layer, nn.LayerNorm):
+            layer.bias.requires_grad_(False)

@@ -48,15 +48,18 @@ class RowBatchNorm(SyncBatchNorm):
 
 
 class JointHead(nn.Sequential):
-    """[B, D] -> [B, last of widths]: linear layers, with a norm and GELU between them; one layer is a linear map."""
+    """[B, D] -> [B, last of widths]: linear layers, with a norm and GELU between them; one layer is a linear map.
+
+    A layer before BatchNorm has no bias, which that would take away.
+    """
 
     def __init__(self, width: int, config: JointHeadConfig) -> None:
         norm = {"batch": RowBatchNorm, "layer": nn.LayerNorm, "none": nn.Identity}[config.norm]
         layers: list[nn.Module] = []
-        for before, after in pairwise((width, *config.widths)):
+        for place, (before, after) in enumerate(pairwise((width, *config.widths)), 1):
             if layers:
                 layers += [norm(before), nn.GELU()]
-            layers.append(nn.Linear(before, after))
+            layers.append(nn.Linear(before, after, bias=config.norm != "batch" or place == len(config.widths)))
         super().__init__(*layers)
 
     def forward(self, input: Tensor, keep_B: Tensor | None = None) -> Tensor:

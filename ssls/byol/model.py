@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from src.losses.regression import cosine_distance
 from src.models.build import build_encoder
-from src.models.heads import MLPHead
+from src.models.heads import MLPHead, hold_shift
 from src.models.padding import valid_tokens
 from src.models.views import VIEWS, embed_views
 from ssls.byol.config import ModelConfig
@@ -40,6 +40,8 @@ class BYOL(nn.Module):
         widths, norm = model.projection.widths, model.projection.norm
         self.student = build_encoder(model.encoder)
         self.projection = MLPHead(self.student.width, widths, norm)
+        if norm == "batch":
+            hold_shift(self.student)
         for key in model.predictor.unused():
             warnings.warn(f"model.predictor.{key} has no effect: there is no predictor", stacklevel=2)
         predicts = model.predictor.kind == "mlp"

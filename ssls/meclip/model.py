@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from src.losses.contrastive.clip import clip
 from src.losses.contrastive.temperature import LogitScale
 from src.models.build import build_encoder
+from src.models.heads import hold_shift
 from src.models.joint import JointHead
 from src.models.padding import mean_token, valid_tokens
 from src.models.text import TextTower
@@ -44,6 +45,8 @@ class MECLIP(nn.Module):
         self.encoder = build_encoder(model.encoder)
         self.text = TextTower(model.text, vocabulary)
         self.ecg_head = JointHead(self.encoder.width, model.ecg_head)
+        if model.ecg_head.norm == "batch" and len(model.ecg_head.widths) > 1:
+            hold_shift(self.encoder)
         self.text_head = JointHead(self.text.width, model.text_head)
         self.scale = LogitScale(model.temperature)
         self.frozen_networks = ("text",) if self.text.frozen else ()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.losses.contrastive.ntxent import nt_xent
 from src.losses.contrastive.temperature import LogitScale
 from src.models.build import build_encoder
-from src.models.heads import MLPHead
+from src.models.heads import MLPHead, hold_shift
 from src.models.padding import valid_tokens
 from src.models.views import VIEWS, embed_views
 from ssls.simclr.config import LossConfig, ModelConfig
@@ -36,6 +36,8 @@ class SimCLR(nn.Module):
         self.contrast_trains = loss.learn_temperature
         self.encoder = build_encoder(model.encoder)
         self.projection = MLPHead(self.encoder.width, model.projection.widths, model.projection.norm)
+        if model.projection.norm == "batch":
+            hold_shift(self.encoder)
         if loss.learn_temperature:
             self.scale = LogitScale(loss.temperature, 1.0 / loss.least_temperature)
 

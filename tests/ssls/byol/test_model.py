@@ -86,8 +86,10 @@ def test_only_the_student_learns_and_all_of_it():
 
 
 def test_what_a_batchnorm_takes_away_has_a_gradient_of_rounding_alone():
-    """Why docs/pairs.md asks for an optimization.eps of 1e-6: AdamW would make whole steps of it."""
+    """Why it is held: AdamW would make whole steps of it, others under each engine."""
     byol = make_byol(VIT, "batch")
+    assert not byol.student.norm.bias.requires_grad and make_byol(VIT, "layer").student.norm.bias.requires_grad
+    byol.student.norm.bias.requires_grad_(True)
     byol(make_batch())["prediction"].backward()
     scale, shift = (parameter.grad.abs().max() for parameter in (byol.student.norm.weight, byol.student.norm.bias))
     assert shift < 1e-4 * scale
