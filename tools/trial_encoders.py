@@ -166,11 +166,16 @@ def _leads(shards: Path) -> tuple[str, ...]:
 
 
 def _records(archive: Path) -> list[dict[str, Any]]:
-    """Path, patient and NORM of each record of PTB-XL's own table."""
+    """Path, patient, report and NORM of each record of PTB-XL's own table."""
     everything = {"all": range(1, 11)}
     sources = list_ptbxl(archive, 100.0, ("superclass",), everything).sources
     return [
-        {"path": str(source.path.relative_to(archive)), "patient": source.patient, "NORM": int(source.labels[0] == 1)}
+        {
+            "path": str(source.path.relative_to(archive)),
+            "patient": source.patient,
+            "report": source.text or "",
+            "NORM": int(source.labels[0] == 1),
+        }
         for source in sources
     ]
 
@@ -180,13 +185,13 @@ def _build_fold(archive: Path, records: list[dict[str, Any]], held_N: NDArray[np
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "records.csv"
     with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "patient", "NORM", "split"])
+        writer = csv.DictWriter(file, ["path", "patient", "report", "NORM", "split"])
         writer.writeheader()
         for record, held in zip(records, held_N, strict=True):
             writer.writerow(record | {"split": "test" if held else "train"})
     flags = ["--input", archive, "--table", table, "--path-column", "path", "--patient-column", "patient"]
-    flags += ["--label-columns", "NORM", "--split-column", "split", "--keep-ids", "--output", folder / "shards"]
-    build("ecg", flags)
+    flags += ["--text-column", "report", "--label-columns", "NORM", "--split-column", "split", "--keep-ids"]
+    build("ecg", [*flags, "--output", folder / "shards"])
 
 
 def build(modality: str, flags: list[Any]) -> None:

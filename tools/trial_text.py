@@ -5,23 +5,19 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.builders.ptbxl import list_ptbxl
 from src.data.inputs import shards_for
-from src.evaluation.linear import patient_folds
 from src.evaluation.pair import load_pair
 from src.evaluation.retrieval import NOTE, embed_split, patients_of
 from src.evaluation.texts import galleries
 from src.evaluation.zero_shot import cell_text
 from src.metrics.retrieval import Retrieved, constant_answer, pooled, retrieve, with_intervals
-from tools.trial_encoders import FOLDS, PTBXL500, build, markdown, pooled_table, probe, train, written
+from tools.trial_encoders import FOLDS, PTBXL500, folds, markdown, pooled_table, probe, train, written
 
 CONFIG = "configs/meclip/ecg_ptbxl_small.yaml"
 MODES = ("ignore", "exclude", "share")
@@ -32,47 +28,13 @@ ECG, TEXT = "ecg_to_text", "text_to_ecg"
 
 def meclip(words: argparse.Namespace) -> str:
     """Reports of PTB-XL: five folds of patients, three ways with equal reports; retrieval, and NORM or not."""
-    archive = words.data / "ecg/ptbxl500"
-    records = _records(archive)
-    folds_N = patient_folds([record["patient"] for record in records], FOLDS, 0)
-    for fold in range(FOLDS):
-        folder = words.output / f"fold-{fold}"
-        if not (folder / "shards").exists():
-            _build_fold(archive, records, folds_N == fold, folder)
+    for folder, fold in folds(words):
         for mode in MODES:
             words_of_mode = argparse.Namespace(**{**vars(words), "set": [f"loss.duplicates={mode}", *words.set]})
             train(words_of_mode, CONFIG, folder / "shards", folder / mode, fold)
             probe(words, PTBXL500, folder / "shards", [folder / mode], folder / f"probe-{mode}", fold)
     folders = [words.output / f"fold-{fold}" for fold in range(FOLDS)]
     return written(words, f"meclip on ptbxl500, {FOLDS} folds", "\n\n".join([_retrieval(folders), *_probes(folders)]))
-
-
-def _records(archive: Path) -> list[dict[str, Any]]:
-    """Path, patient, report and NORM of each record of PTB-XL's own table."""
-    sources = list_ptbxl(archive, 100.0, ("superclass",), {"all": range(1, 11)}).sources
-    return [
-        {
-            "path": str(source.path.relative_to(archive)),
-            "patient": source.patient,
-            "report": source.text or "",
-            "NORM": int(source.labels[0] == 1),
-        }
-        for source in sources
-    ]
-
-
-def _build_fold(archive: Path, records: list[dict[str, Any]], held_N: NDArray[np.bool_], folder: Path) -> None:
-    """Shards of a fold with reports: its patients are the test split."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = folder / "records.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "patient", "report", "NORM", "split"])
-        writer.writeheader()
-        for record, held in zip(records, held_N, strict=True):
-            writer.writerow(record | {"split": "test" if held else "train"})
-    flags = ["--input", archive, "--table", table, "--path-column", "path", "--patient-column", "patient"]
-    flags += ["--text-column", "report", "--label-columns", "NORM", "--split-column", "split", "--keep-ids"]
-    build("ecg", [*flags, "--output", folder / "shards"])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ AnyEncoderConfig = Annotated[
 ]
 ECGEncoderConfig = Annotated[EncoderConfig | LeadEncoderConfig | ResNetConfig | S4Config, Field(discriminator="name")]
 """Those of ECGs."""
+TrainedEncoderConfig = Annotated[
+    EncoderConfig | LeadEncoderConfig | VisionEncoderConfig | ResNetConfig | S4Config | BackboneConfig,
+    Field(discriminator="name"),
+]
+"""Those that any objective may train; timm's are imported as they are."""
 _SECTIONS: TypeAdapter[EncoderSection] = TypeAdapter(AnyEncoderConfig)
 
 

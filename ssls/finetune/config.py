@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from src.config.experiment import ExperimentConfig
-from src.config.inputs import check_input, check_one_each
-from src.config.scores import ScoresConfig, TestConfig
+from src.config.scores import ScoresConfig
 from src.config.section import Section
+from src.config.supervised import SupervisedConfig
 from src.config.target import TargetConfig
-from src.models.backbone_config import BackboneConfig
-from src.models.config import EncoderConfig, LeadEncoderConfig, ResNetConfig, S4Config, VisionEncoderConfig
+from src.models.any_config import TrainedEncoderConfig
 
-AnyEncoder = Annotated[
-    EncoderConfig | LeadEncoderConfig | VisionEncoderConfig | ResNetConfig | S4Config | BackboneConfig,
-    Field(discriminator="name"),
-]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -36,7 +29,7 @@ class HeadConfig(Section):
 class ModelConfig(Section):
     """The encoder that goes on learning, and the head on it."""
 
-    encoder: AnyEncoder | None = None
+    encoder: TrainedEncoderConfig | None = None
     """Where init_from is null, the encoder that begins with random weights; else it is init_from's, and is left out
     here, or is the same."""
     head: HeadConfig = HeadConfig()
@@ -93,43 +86,19 @@ class EarlyStoppingConfig(Section):
     """A score that is not better by more than this is no progress."""
 
 
-class Config(ExperimentConfig):
+class Config(SupervisedConfig):
     """Fine-tuning of an encoder, or its training from random weights, on labels."""
 
-    init_from: str | None = None
-    """An exported encoder/, a run folder or a checkpoint, whose encoder starts this run; null is from scratch."""
     target: TargetConfig = TargetConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     evaluation: ValidationConfig = ValidationConfig()  # type: ignore[assignment]
     early_stopping: EarlyStoppingConfig | None = None
     """Null trains to the last step."""
-    tests: dict[str, TestConfig] = {}
-    """Test sets by name, scored at the end with the weights that the run leaves."""
     scores: ScoresConfig = ScoresConfig()
 
-    @property
-    def starts_whole_from(self) -> None:
-        return None
-
-    @property
-    def shards_needed(self) -> dict[str, tuple[str, str]]:
-        """Also the validation split and the test sets."""
-        data, evaluation = self.data, self.evaluation
-        if data.synthetic is not None:
-            return super().shards_needed
-        held = {} if evaluation.every is None else {"evaluation.split": (data.root, evaluation.split)}
-        tests = {f"tests.{name}.split": (test.root or data.root, test.split) for name, test in self.tests.items()}
-        return super().shards_needed | held | tests
-
     @model_validator(mode="after")
-    def _one_encoder_that_fits(self) -> Self:
-        encoder = self.model.encoder
-        if encoder is not None:
-            check_one_each(self.data, encoder)
-            check_input(self.data, encoder)
-        elif self.init_from is None:
-            raise ValueError("model.encoder is missing: name one, or set init_from to that of a run")
+    def _parts_go_together(self) -> Self:
         if self.model.freeze and self.init_from is None:
             raise ValueError("model.freeze keeps weights as they are, which are random without init_from: leave it out")
         if self.model.head.heads is not None and self.model.head.pool == "mean":
@@ -140,27 +109,12 @@ class Config(ExperimentConfig):
     def _classifies(self) -> Self:
         if self.target.task == "regression":
             raise ValueError("target.task is regression, but fine-tuning is for labels and classes: use a probe")
-        if self.data.mixture:
-            raise ValueError("data.mixture is not for fine-tuning, whose labels are those of data.root: leave it out")
         return self
 
     @model_validator(mode="after")
-    def _is_judged_on_others(self) -> Self:
+    def _scores_go_together(self) -> Self:
         if self.evaluation.every is None and self.early_stopping is not None:
             raise ValueError("early_stopping waits for evaluations, and evaluation.every is null: set it")
-        if self.evaluation.every is not None and self.evaluation.split == self.data.split:
-            raise ValueError(
-                f"evaluation.split is {self.data.split}, on which data.split trains: name another, or set "
-                "evaluation.every to null"
-            )
-        for name, test in self.tests.items():
-            if not re.fullmatch(r"\w[\w.+ -]*", name) or name in ("train", "validation"):
-                raise ValueError(
-                    f"tests: {name!r} can't be the name of a test set: use letters, digits, spaces and . + - _, and "
-                    "neither train nor validation"
-                )
-            if test.root is None and test.split == self.data.split:
-                raise ValueError(f"tests.{name}.split is {test.split}, on which data.split trains: name another")
         for name in self.scores.edges:
             if name not in self.scores.groups:
                 raise ValueError(f"scores.edges.{name} cuts a column that scores.groups does not name; add it there")

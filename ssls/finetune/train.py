@@ -17,12 +17,12 @@ from src.evaluation.targets import Truth
 from src.models.config import TransformerConfig
 from src.models.drop_path import kept_branches
 from src.randomness import Streams
+from src.run.start import Start, open_start
 from src.run.training import TrainingRun
 from ssls.finetune.config import Config
 from ssls.finetune.labels import read_labels
 from ssls.finetune.model import BRANCHES, KEPT, LABELS, FineTuned
 from ssls.finetune.results import write_results
-from ssls.finetune.start import Start, open_start
 from ssls.finetune.validation import Validation
 
 
@@ -57,7 +57,7 @@ class Collate:
 
 def main(config: Config, run: TrainingRun) -> None:
     """Train, return to the best weights, score the test sets, and export the encoder."""
-    shards, start = open_start(config, run)
+    shards, start = open_start(run, config.data, config.model.encoder)
     labels = read_labels(config, run, shards, start.preprocessing)
     collate = Collate(config, start, Truth(shards, labels.target))
     loader = Loader(config.data, sources_of(config.data, shards), collate, run.ranks, config.seed)

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = tuple(str(ROOT / name) for name in ("src", "ssls", "main.py"))
 ROOMS = (
     *("attentive", "data", "ecg_transforms", "engine", "experiment", "optimization"),
-    *("pairs", "scores", "target", "transforms"),
+    *("pairs", "scores", "supervised", "target", "transforms"),
 )
 DECLARATIONS = "config.py", *(f"src/config/{room}.py" for room in ROOMS)
 """Files that declare sections: a section's own checks are no use of its keys, its properties are."""

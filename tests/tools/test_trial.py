@@ -175,7 +175,8 @@ def test_byol_is_trained_with_its_predictor_and_without(tmp_path, medssl_data, m
 @pytest.mark.data
 @pytest.mark.timeout(600)
 def test_meclip_tells_retrieval_and_the_probe_of_each_way_with_duplicates(tmp_path, medssl_data, monkeypatch):
-    monkeypatch.setattr(trial_text, "FOLDS", 2)
+    for tool in (trial_text, trial_encoders):
+        monkeypatch.setattr(tool, "FOLDS", 2)
     monkeypatch.setattr(trial_text, "MODES", ("ignore", "exclude"))
     words = Namespace(output=tmp_path, data=medssl_data, devices=["cpu"], set=SHORT, set_probe=["scores.draws=50"])
     table = trial_text.meclip(words)
