@@ -20,7 +20,7 @@ DEBUG = Path(__file__).resolve().parents[3] / "configs" / "finetune" / "ecg_debu
             ["target.task=regression", "target.labels=null", "target.column=age"],
             "fine-tuning is for labels and classes",
         ),
-        (["data.mixture.other.root=x"], "data.mixture is not for fine-tuning"),
+        (["data.mixture.other.root=x"], "data.mixture is not for finetune"),
         (["evaluation.every=null", "early_stopping.patience=3"], "early_stopping waits for evaluations"),
         (["evaluation.split=train"], "evaluation.split is train, on which data.split trains"),
         (["tests.val.split=train"], "tests.val.split is train, on which data.split trains"),
