@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from src.data.inputs import shards_for
 from src.evaluation.pair import load_pair
+from src.evaluation.results import cell_text
 from src.evaluation.retrieval import NOTE, embed_split, patients_of
 from src.evaluation.texts import galleries
-from src.evaluation.zero_shot import cell_text
 from src.metrics.retrieval import Retrieved, constant_answer, pooled, retrieve, with_intervals
 from tools.trial_encoders import FOLDS, PTBXL500, folds, markdown, pooled_table, probe, train, written
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from src.data.shards import Shards
 from src.evaluation.pair import Pair
+from src.evaluation.results import cell_text
 from src.evaluation.texts import Galleries, galleries
-from src.evaluation.zero_shot import cell_text
 from src.metrics.retrieval import constant_answer, retrieve, with_intervals
 
 Features = NDArray[np.float32]

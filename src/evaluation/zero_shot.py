@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.config.prompts import Prompts
+from src.evaluation.results import cell_text
 from src.metrics.table import score_table
 
 Features = NDArray[np.float32]
@@ -81,12 +82,3 @@ def markdown(table: dict[str, Any]) -> str:
         lines.append(f"| {name} | {table['positives'][name]} | {told} |")
     lines += [f"\n{name} is skipped: {reason}" for name, reason in table["skipped"].items()]
     return "\n".join(lines)
-
-
-def cell_text(cell: dict[str, Any]) -> str:
-    """A score with its interval, where it has one."""
-    if cell["value"] is None:
-        return "undefined"
-    if cell["low"] is None:
-        return f"{cell['value']:.3f}"
-    return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"

@@ -15,6 +15,7 @@ from typing import Any
 
 from src.config.identity import identity
 from src.engines.engine import Engine
+from src.evaluation.results import cell_text
 from src.evaluation.writer import DECODER, TOKENIZER, export_decoder
 from src.files import replace_text
 from src.metrics.bootstrap import Interval
@@ -123,11 +124,6 @@ def show(test: str, table: Mapping[str, Any]) -> str:
         f"{table['loss_per_token']:.4f}"
     ]
     for row, scores in table["scores"].items():
-        cells = [f"{name} {_cell_text(cell)}" for name, cell in scores["macro"].items()]
+        cells = [f"{name} {cell_text(cell)}" for name, cell in scores["macro"].items()]
         lines.append(f"  {row:<9} {'  '.join(cells)}")
     return "\n".join(lines)
-
-
-def _cell_text(cell: Mapping[str, Any]) -> str:
-    interval = "" if cell["low"] is None else f" [{cell['low']:.3g}, {cell['high']:.3g}]"
-    return f"{cell['value']:.3g}{interval}"

@@ -12,13 +12,14 @@ from src.data.ecg_shards import ECGShards
 from src.data.index import Labels
 from src.data.write_shards import Description, Record, write_shards
 from src.evaluation.encoder import Encoder, EncoderPart, export_encoder, load_encoder
+from src.evaluation.results import cell_text
 from src.evaluation.targets import label_target, read_cases
 from src.models.config import EncoderConfig
 from src.transforms.preprocessing import Preprocessing
 from ssls.objectives import schema_of
 from ssls.probe import results as module
 from ssls.probe.heads import Fitted
-from ssls.probe.results import cell_text, read_scores
+from ssls.probe.results import read_scores
 from ssls.probe.train import score
 from tests.commands import lines
 from tests.ssls.probe.conftest import PROBES, predictions, probe, results
