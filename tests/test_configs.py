@@ -26,6 +26,17 @@ def test_a_shipped_config_is_valid_and_comes_back_from_its_dump(path, tmp_path):
     assert path.read_text().startswith(f"# yaml-language-server: $schema={schema}\n")
 
 
+def test_configs_that_name_one_folder_make_the_same_samples():
+    """The second that is tried would refuse what the first has made."""
+    made = {}
+    for path in CONFIGS:
+        data = getattr(load_config(path, [], schema_of), "data", None)
+        if getattr(data, "synthetic", None) is not None:
+            made.setdefault(data.root, {})[path.name + path.parent.name] = (data.synthetic, data.leads)
+    for root, recipes in made.items():
+        assert len(set(recipes.values())) == 1, f"{root} is made in different ways by {', '.join(recipes)}"
+
+
 def test_the_json_schemas_are_current():
     done = subprocess.run([sys.executable, "-m", "tools.schema", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

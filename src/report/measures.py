@@ -17,6 +17,8 @@ class Measure(NamedTuple):
     """What it reaches up to."""
 
 
+OF_TEXTS = "Greedy texts of the validation records; dashed is the most frequent training report, given to everybody."
+
 HEALTH = {
     "rankme": Measure(
         "Effective rank (RankMe)",
@@ -64,9 +66,31 @@ HEALTH = {
         "0.5 is chance; an encoder that is worth its training ends above the random one.",
         low=0.5,
     ),
+    "auroc": Measure("AUROC", "Mean over the labels of which both kinds are among the validation records.", low=0.5),
+    "cross_entropy": Measure(
+        "Cross-entropy",
+        "Of the validation records, without weights and smoothing. One that rises again overfits.",
+    ),
+    "loss_per_token": Measure("Loss of a token", "Of the validation reports. One that rises again overfits.", low=0.0),
+    "bleu": Measure("BLEU", f"{OF_TEXTS} 0 to 100.", low=0.0),
+    "rouge_1": Measure("ROUGE-1", OF_TEXTS, low=0.0),
+    "rouge_2": Measure("ROUGE-2", OF_TEXTS, low=0.0),
+    "rouge_l": Measure("ROUGE-L", OF_TEXTS, low=0.0),
+    "exact": Measure("Exact texts", f"Share that is right to the letter. {OF_TEXTS}", low=0.0),
+    **{
+        f"retrieval/{way}/{metric}": Measure(f"{title}: {told}", "", low=0.0)
+        for way, title in (("ecg_to_text", "Report of an ECG"), ("text_to_ecg", "ECG of a report"))
+        for metric, told in (
+            *((f"recall_any@{k}", f"right among {k}") for k in (1, 5, 10)),
+            ("median_rank", "median rank"),
+            ("map", "MAP"),
+        )
+    },
 }
 """In the order of the page; `mean_loss` is drawn with `loss`."""
 MEAN_LOSS = "mean_loss"
+COUNTS = frozenset({"labels", "skipped", "best_step", "retrieval/ecgs", "retrieval/texts"})
+"""What stands in the table and is not drawn."""
 
 CURVES = {
     "loss": Measure("Loss", ""),

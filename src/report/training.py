@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from src.report.measures import CURVES, HEALTH, MEAN_LOSS, Measure, significant
+from src.report.measures import COUNTS, CURVES, HEALTH, MEAN_LOSS, Measure, significant
 from src.report.plots import Line, Panel, curves, run_colour
 from src.report.read import RANDOM, Health, Labelled, RunData, Series
 
@@ -16,6 +16,8 @@ MOST_ALARMS = 100
 """Evaluations with alarms that are listed."""
 PROBE = "This is a probe: it trains no encoder."
 STYLES = ("-", "--", "-.", ":")
+BESIDE = (RANDOM, "constant/")
+"""What a measure is compared with: the encoder before training, a constant answer."""
 
 
 class AlarmList(NamedTuple):
@@ -112,8 +114,9 @@ def health_panels(runs: Sequence[Labelled]) -> Iterator[Panel]:
     """A panel for each measure, the random encoder's value dashed."""
     evaluated = [(colour, run) for _, colour, run in runs if run.health]
     measured = dict.fromkeys(
-        key for _, run in evaluated for one in run.health for key in one.measures if not key.startswith(RANDOM)
+        key for _, run in evaluated for one in run.health for key in one.measures if not key.startswith(BESIDE)
     )
+    measured = {key: None for key in measured if key not in COUNTS}
     if "loss" in measured and not any(MEAN_LOSS in one.measures for _, run in evaluated for one in run.health):
         del measured["loss"]  # alone it stands among the curves
     for key in sorted(measured, key=_health_place):
@@ -125,6 +128,11 @@ def health_panels(runs: Sequence[Labelled]) -> Iterator[Panel]:
             yield Panel(curves(measure.title, lines, measure.low, measure.high), measure.meaning)
 
 
+def _beside(measures: Mapping[str, float], key: str) -> str:
+    """What is told beside a measure: the random encoder's, or that of a constant answer."""
+    return next((prefix + key for prefix in BESIDE if prefix + key in measures), RANDOM + key)
+
+
 def _health_place(key: str) -> int:
     key = "loss" if key == MEAN_LOSS else key
     return list(HEALTH).index(key) if key in HEALTH else len(HEALTH)
@@ -132,7 +140,7 @@ def _health_place(key: str) -> int:
 
 def _health_lines(run: RunData, key: str, colour: str) -> Iterator[Line]:
     steps = np.array([one.step for one in run.health], np.float64)
-    beside = (MEAN_LOSS, ":") if key == "loss" else (RANDOM + key, "--")
+    beside = (MEAN_LOSS, ":") if key == "loss" else (_beside(run.health[-1].measures, key), "--")
     for name, style in ((key, "-"), beside):
         values = np.array([one.measures.get(name, math.nan) for one in run.health])
         known = np.isfinite(values)
@@ -156,14 +164,14 @@ class HealthTable(NamedTuple):
 
 def health_table(runs: Sequence[Labelled]) -> HealthTable | None:
     evaluated = [(name, colour, run.health[-1]) for name, colour, run in runs if run.health]
-    found = {key.removeprefix(RANDOM) for _, _, last in evaluated for key in last.measures}
+    found = {key for _, _, last in evaluated for key in last.measures if not key.startswith(BESIDE)}
     if not found:
         return None
     rows = [
         (
             _health_title(key),
             [
-                tuple(significant(last.measures.get(name, math.nan)) for name in (key, RANDOM + key))
+                tuple(significant(last.measures.get(name, math.nan)) for name in (key, _beside(last.measures, key)))
                 for _, _, last in evaluated
             ],
         )

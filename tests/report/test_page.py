@@ -202,7 +202,7 @@ def test_runs_stand_side_by_side(run, tmp_path):
         page.text,
     )
     assert text.count("#0072b2") > 10 and text.count("#d55e00") > 10, "a colour for each"
-    assert page.text.count("step 26 random encoder") == 2, "a column for each"
+    assert page.text.count("step 26 beside it") == 2, "a column for each"
 
 
 def test_equal_names_are_told_apart(run, tmp_path):
