@@ -61,7 +61,8 @@ def test_what_is_learned_from_changes_the_hash_and_is_named(tmp_path: Path, over
 
 
 def test_every_section_of_an_objective_is_part_of_the_run_or_is_said_to_be_free() -> None:
-    free = {"engine", "logging", "checkpoint", "evaluation", "init_from"}
+    judged = {"evaluation", "early_stopping", "tests", "scores", "generation"}  # what is made of the weights
+    free = {"engine", "logging", "checkpoint", "init_from", *judged}
     objectives = [path.parent.name for path in Path("ssls").glob("*/config.py") if path.parent.name != "probe"]
     assert objectives  # a probe is not resumed, and has an identity of its own
     for name in objectives:
