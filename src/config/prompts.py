@@ -41,10 +41,11 @@ class Prompts(Section):
         """All sentences of some languages, or of all, in the templates.
 
         Raises:
-            ValueError: there is none in these languages.
+            ValueError: there is none in one of these languages.
         """
         chosen = [sentence for name in languages or tuple(prompts) if name in prompts for sentence in prompts[name]]
-        if not chosen:
-            asked = ", ".join(languages or ())
+        missing = [name for name in languages or () if name not in prompts]
+        if missing:
+            asked = ", ".join(missing)
             raise ValueError(f"the prompts of {label} are in {', '.join(prompts)}, not in {asked}: ask for another")
         return [template.replace("{}", sentence) for template in self.templates for sentence in chosen]

@@ -62,6 +62,7 @@ class SupervisedConfig(ExperimentConfig):
                     f"tests: {name!r} can't be the name of a test set: use letters, digits, spaces and . + - _, and "
                     "neither train nor validation"
                 )
-            if test.root is None and test.split == self.data.split:
+            root = (test.root or self.data.root).rstrip("/")
+            if (root, test.split) == (self.data.root.rstrip("/"), self.data.split):
                 raise ValueError(f"tests.{name}.split is {test.split}, on which data.split trains: name another")
         return self

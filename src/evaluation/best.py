@@ -16,6 +16,8 @@ class Best:
     """
 
     higher: bool
+    of: str
+    """What the score is, of which records: another one can't be compared with it."""
     patience: int | None = None
     """So many evaluations in a row without progress end the run; None never ends it."""
     min_delta: float = 0.0
@@ -50,9 +52,18 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """As JSON."""
-        return {"score": self.score, "step": self.step, "begun": self.begun, "waited": self.waited}
+        return {"of": self.of, "score": self.score, "step": self.step, "begun": self.begun, "waited": self.waited}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Raises:
+            ValueError: it is of another score.
+        """
+        if state["of"] != self.of:
+            raise ValueError(
+                f"evaluation: the run has chosen its best weights by {state['of']}, which {self.of} can't be compared "
+                "with: set it back, or name a new logging.folder"
+            )
         self.score, self.step = state["score"], state["step"]
         self.begun, self.waited = state["begun"], state["waited"]

@@ -114,7 +114,7 @@ class Monitor:
         also: Measures | None = None,
     ) -> None:
         config, data, seed = experiment.evaluation, experiment.data, experiment.seed
-        self._also = also
+        self._also: Measures | None = None
         self.config, self._ranks, self._loss, self._advice = config, ranks, loss, advice
         self.every, self.note = config.every, ""
         if self.every is None:  # nothing is looked at, so nothing is opened
@@ -133,6 +133,7 @@ class Monitor:
                 f"representation is measured on {data.split}, without probe and kNN"
             )
         )
+        self._also = also if held_out else None
         self._probed = held_out and bool(training.label_names)
         self._known_NK = labels_of(self.records) if ranks.first else None
         self._fit_NK = labels_of(self._fit) if ranks.first and self._probed else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,11 +91,20 @@ def translation_intervals(
     return found
 
 
-def constant_answer(texts: Sequence[str]) -> str:
+def constant_answer(texts: Iterable[str | None]) -> str:
     """The most frequent text, of equally frequent ones the first in the alphabet: what knows nothing of a record.
 
-    Texts that differ in case and white space alone are one, told as the first of them.
+    Texts that differ in case and white space alone are one, told as the first of them; None and blanks do not count.
+
+    Raises:
+        ValueError: there is none.
     """
-    alike = {" ".join(text.lower().split()): text for text in reversed(texts)}
-    counts = Counter(" ".join(text.lower().split()) for text in texts)
+    alike: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if text is not None and (folded := " ".join(text.lower().split())):
+            alike.setdefault(folded, text)
+            counts[folded] += 1
+    if not counts:
+        raise ValueError("no record of data.split has a report: name another split, or other shards")
     return alike[min(counts, key=lambda text: (-counts[text], text))]

@@ -352,6 +352,7 @@ class TrainingRun(Run):
 
     def _write_health(self, record: dict[str, Any], monitor: Evaluation) -> None:
         """Embeddings first: a step that health.jsonl tells of has been evaluated."""
+        self.folder.owner.check()
         if monitor.embeds:
             with self.folder.replacing(self.folder.embeddings) as draft:
                 monitor.save_embeddings(draft)

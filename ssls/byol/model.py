@@ -40,11 +40,11 @@ class BYOL(nn.Module):
         widths, norm = model.projection.widths, model.projection.norm
         self.student = build_encoder(model.encoder)
         self.projection = MLPHead(self.student.width, widths, norm)
-        if norm == "batch":
-            hold_shift(self.student)
         for key in model.predictor.unused():
             warnings.warn(f"model.predictor.{key} has no effect: there is no predictor", stacklevel=2)
         predicts = model.predictor.kind == "mlp"
+        if norm == "batch" and (len(widths) > 1 or predicts):
+            hold_shift(self.student)
         self.predictor = MLPHead(widths[-1], (*model.predictor.hidden, widths[-1]), norm) if predicts else nn.Identity()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.teacher_projection = copy.deepcopy(self.projection).requires_grad_(False)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from src.losses.classification import binary_cross_entropy, cross_entropy, known_classes, known_labels
@@ -44,12 +45,13 @@ class Head(nn.Module):
         initialize(self.linear)
 
     def forward(self, tokens_BLD: Tensor, valid_BL: Tensor | None, kept_BD: Tensor | None) -> Tensor:
-        """Logits [B, K]; `kept_BD` is what dropout keeps, which is as much larger."""
+        """Logits [B, K] in fp32, whatever autocast says; `kept_BD` is what dropout keeps, which is as much larger."""
         tokens = tokens_BLD.float()
-        pooled_BD = mean_token(tokens, valid_BL) if self.pooler is None else self.pooler(tokens, valid_BL)
-        if kept_BD is not None:
-            pooled_BD = pooled_BD * kept_BD / (1.0 - self.dropout)
-        logits: Tensor = self.linear(pooled_BD)
+        with torch.autocast(tokens.device.type, enabled=False):  # bf16 has 0.03 between logits of 4 and more
+            pooled_BD = mean_token(tokens, valid_BL) if self.pooler is None else self.pooler(tokens, valid_BL)
+            if kept_BD is not None:
+                pooled_BD = pooled_BD * kept_BD / (1.0 - self.dropout)
+            logits: Tensor = self.linear(pooled_BD)
         return logits
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from src.engines.engine import Engine
 from src.evaluation.features import Records, predict
 from src.evaluation.results import FORMAT, positives, show, write_predictions
 from src.evaluation.targets import Cases
-from src.files import replace_text
+from src.files import replace_text, sync
 from src.metrics.classification import best_thresholds
 from src.run.training import TrainingRun
 from src.transforms.plain import AnyPreprocessing
@@ -56,6 +57,8 @@ def write_results(
     head = engine.network("head")
     if not run.ranks.first:
         return
+    finite = all(np.isfinite(probability_NK).all() for probability_NK in predicted.values())
+    tables = score(config, labels, predicted, thresholds_K) if finite else {}
     run.folder.owner.check()
     root = run.folder.root
     (root / "results.json").unlink(missing_ok=True)
@@ -65,10 +68,10 @@ def write_results(
     replace_text(
         root / "head" / "config.json", json.dumps(describe_head(config, labels, thresholds_K), indent=1) + "\n"
     )
-    if not all(np.isfinite(probability_NK).all() for probability_NK in predicted.values()):
+    if not finite:
         run.say("warning: the model's predictions are not finite, so that nothing is scored: lower optimization.lr")
     elif predicted:
-        write_scores(config, run, labels, predicted, thresholds_K)
+        write_scores(config, run, labels, predicted, tables, thresholds_K)
 
 
 def describe_head(config: Config, labels: Labels, thresholds_K: NDArray[np.float64] | None) -> dict[str, Any]:
@@ -81,31 +84,43 @@ def describe_head(config: Config, labels: Labels, thresholds_K: NDArray[np.float
     }
 
 
-def write_scores(
-    config: Config, run: TrainingRun, labels: Labels, predicted: Predicted, thresholds_K: NDArray[np.float64] | None
-) -> None:
-    """predictions/<test set>/ and results.json."""
+def score(
+    config: Config, labels: Labels, predicted: Predicted, thresholds_K: NDArray[np.float64] | None
+) -> dict[str, dict[str, Any]]:
+    """The table of each test set."""
     from src.metrics.table import score_table  # scipy, and only rank 0 at the end
 
-    tables = {}
-    for name, probability_NK in predicted.items():
-        cases = labels.tests[name]
-        folder = run.folder.root / "predictions" / name
-        folder.mkdir(parents=True)
-        write_predictions(folder / f"{ROW}.0.csv", cases, labels.target, probability_NK)
-        tables[name] = score_table(
+    return {
+        name: score_table(
             labels.task,
-            cases.targets(labels.task),
+            labels.tests[name].targets(labels.task),
             {ROW: [probability_NK]},
-            cases.patients_N,
+            labels.tests[name].patients_N,
             labels=labels.target.names,
             thresholds=None if thresholds_K is None else {ROW: [thresholds_K]},
-            groups={column: cases.columns[column] for column in config.scores.groups} or None,
+            groups={column: labels.tests[name].columns[column] for column in config.scores.groups} or None,
             edges=config.scores.edges or None,
             draws=config.scores.draws,
             seed=config.seed,
             level=config.scores.level,
         )
+        for name, probability_NK in predicted.items()
+    }
+
+
+def write_scores(
+    config: Config,
+    run: TrainingRun,
+    labels: Labels,
+    predicted: Predicted,
+    tables: Mapping[str, dict[str, Any]],
+    thresholds_K: NDArray[np.float64] | None,
+) -> None:
+    """predictions/<test set>/ and results.json."""
+    for name, probability_NK in predicted.items():
+        folder = run.folder.root / "predictions" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_predictions(folder / f"{ROW}.0.csv", labels.tests[name], labels.target, probability_NK)
     results = {
         "format": FORMAT,
         "identity": identity(config) | {"init_from": config.init_from},
@@ -116,7 +131,9 @@ def write_scores(
         "data": {} if labels.validation is None else {"validation": describe_cases(labels.validation, labels)},
         "tests": tables,
     }
-    replace_text(run.folder.root / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    with run.folder.replacing(run.folder.root / "results.json") as draft:
+        draft.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+        sync(draft)
     for name, table in tables.items():
         run.say(show(name, table))
 

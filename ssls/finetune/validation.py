@@ -45,8 +45,14 @@ class Validation:
         self.cases, self._ranks = cases, ranks
         self.records = Records(cases.shards, cases.samples_N, preprocessing, config.evaluation.windows)
         self.batch_size = records_at_once(config, ranks)
+        if self.metric == "auroc" and not both_kinds(cases.truth_NK).any():
+            raise ValueError(
+                f"evaluation.metric is auroc, but no label has both kinds among the records of evaluation.split "
+                f"{config.evaluation.split}: set it to cross_entropy, or name another split"
+            )
         self.best = Best(
             higher=self.metric == "auroc",
+            of=f"{self.metric} on {config.evaluation.split}, windows {config.evaluation.windows}",
             patience=None if stopping is None else stopping.patience,
             min_delta=0.0 if stopping is None else stopping.min_delta,
         )
@@ -92,6 +98,11 @@ def records_at_once(config: Config, ranks: Ranks) -> int:
     return min(share, config.data.micro_batch_size or share)
 
 
+def both_kinds(truth_NK: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Of which labels [K] both kinds are among the known."""
+    return np.logical_and((truth_NK > 0.5).any(axis=0), (truth_NK < 0.5).any(axis=0))
+
+
 def measures(task: Task, probability_NK: NDArray[np.floating], truth_NK: NDArray[np.floating]) -> dict[str, Any]:
     """`auroc`: the mean over labels with both classes among the known, NaN without any; `labels`: their number;
     `skipped`: that of the others; `cross_entropy`: the mean over known labels, or over records of known class.
@@ -103,8 +114,10 @@ def measures(task: Task, probability_NK: NDArray[np.floating], truth_NK: NDArray
     known_NK = ~np.isnan(truth_NK)
     scores = [
         float(auroc(probability_N[known_N], truth_N[known_N])[0])
-        for probability_N, truth_N, known_N in zip(probability_NK.T, truth_NK.T, known_NK.T, strict=True)
-        if known_N.any() and 0 < truth_N[known_N].sum() < known_N.sum()
+        for probability_N, truth_N, known_N, both in zip(
+            probability_NK.T, truth_NK.T, known_NK.T, both_kinds(truth_NK), strict=True
+        )
+        if both
     ]
     return {
         "auroc": float(np.mean(scores)) if scores else math.nan,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from src.data.batches.text import TextBatch
@@ -37,12 +38,27 @@ class Reports:
 
     def _say(self, samples: Sequence[Mapping[str, Any]]) -> Tensor:
         if self._ids == "labels":
-            return torch.from_numpy(np.stack([sample["labels"] for sample in samples]) == 1)
+            return torch.from_numpy(np.stack([known_labels(sample) for sample in samples]) == 1)
         texts = [sample["text"] or "" for sample in samples]
         if self._ids == "text":
             return torch.tensor([text_id(text) for text in texts], dtype=torch.int64)
         parts = [[part for part in text.split(SEPARATOR) if part.strip()] for text in texts]
         return torch.tensor([diagnosis_id(of_text) for of_text in parts], dtype=torch.int64)
+
+
+def known_labels(sample: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The labels [K] of a sample.
+
+    Raises:
+        ValueError: one is unknown, so that nobody knows what the sample has in common with others.
+    """
+    labels_K: NDArray[np.float32] = sample["labels"]
+    if np.isnan(labels_K).any():
+        raise ValueError(
+            f"sample {sample['key']} has labels that are unknown, and loss.ids is labels: leave it out of the shards "
+            "or set loss.ids to text or diagnoses"
+        )
+    return labels_K
 
 
 class DuplicateWatch:
@@ -66,5 +82,5 @@ class DuplicateWatch:
 
     def _all_alike(self, ids: Tensor) -> bool:
         """Whether it is one thing that all ranks' samples say."""
-        kinds = gather_objects({bytes(row) for row in ids.numpy().reshape(len(ids), -1).view(np.uint8)})
+        kinds = gather_objects({row.tobytes() for row in ids.numpy()})
         return len(set().union(*kinds)) == 1

@@ -36,7 +36,7 @@ class SimCLR(nn.Module):
         self.contrast_trains = loss.learn_temperature
         self.encoder = build_encoder(model.encoder)
         self.projection = MLPHead(self.encoder.width, model.projection.widths, model.projection.norm)
-        if model.projection.norm == "batch":
+        if model.projection.norm == "batch" and len(model.projection.widths) > 1:
             hold_shift(self.encoder)
         if loss.learn_temperature:
             self.scale = LogitScale(loss.temperature, 1.0 / loss.least_temperature)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from src.config.identity import identity
 from src.engines.engine import Engine
 from src.evaluation.results import cell_text
 from src.evaluation.writer import DECODER, TOKENIZER, export_decoder
-from src.files import replace_text
+from src.files import sync
 from src.metrics.bootstrap import Interval
 from src.metrics.translation import measure, translation_intervals
 from src.models.decoder import Decoder
@@ -56,6 +57,9 @@ def write_results(
     weights = engine.network("decoder")
     if not run.ranks.first:
         return
+    if not all(map(math.isfinite, losses.values())):
+        run.say("warning: the model's loss is not finite, so that nothing is written: lower optimization.lr")
+        return
     root = run.folder.root
     run.folder.owner.check()
     (root / "results.json").unlink(missing_ok=True)
@@ -63,7 +67,7 @@ def write_results(
         shutil.rmtree(root / folder, ignore_errors=True)
     export_decoder(root / DECODER, weights, decoder)
     tokenize.save(root / TOKENIZER)
-    (root / "predictions").mkdir()
+    (root / "predictions").mkdir(exist_ok=True)
     tests = {}
     for name, reports in held_out.items():
         patients = write_predictions(root / "predictions" / f"{name}.csv", reports, written[name])
@@ -82,7 +86,9 @@ def write_results(
         "bootstrap": {"draws": config.scores.draws, "level": config.scores.level, "seed": config.seed},
         "tests": tests,
     }
-    replace_text(root / "results.json", json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    with run.folder.replacing(root / "results.json") as draft:
+        draft.write_text(json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        sync(draft)
 
 
 def write_predictions(path: Path, reports: Reports, written: Mapping[str, list[str]]) -> list[str | None]:

@@ -10,6 +10,7 @@ import torch
 from src.data.inputs import InputBatch, shards_for, sources_of
 from src.data.loader import Batch, Loader, Prepare
 from src.data.sample import Sample
+from src.distributed.ranks import broadcast_object
 from src.evaluation.encoder import EncoderPart
 from src.metrics.translation import constant_answer
 from src.models.config import TransformerConfig
@@ -61,7 +62,6 @@ def main(config: Config, run: TrainingRun) -> None:
     """Train, return to the best weights, translate the test sets, and export encoder, decoder and tokenizer."""
     shards, start = open_start(run, config.data, config.model.encoder)
     tokenize = tokenizer_of(run, config.model.tokenizer, shards)
-    training = reports_of(shards, start.preprocessing)
     held_out = open_reports(config, start)
     loader = Loader(
         config.data, sources_of(config.data, shards), Collate(config, start, tokenize), run.ranks, config.seed
@@ -71,7 +71,7 @@ def main(config: Config, run: TrainingRun) -> None:
     if start.weights is not None:
         model.encoder.load_state_dict(start.weights)
     engine = run.engine(model, loader, EncoderPart("encoder", start.encoder, start.preprocessing))
-    constant = constant_answer(training.texts)
+    constant = broadcast_object(constant_answer(shards.texts()) if run.ranks.first else None)
     translation = Translation(config, tokenize, run.ranks)
     validation = Validation(config, translation, held_out.get("validation"), constant, run.ranks)
     for step, batch in run.steps(engine, loader, validation):

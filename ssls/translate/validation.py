@@ -112,7 +112,8 @@ class Validation:
             assert self.every is None
             return
         self._reports = reports.some(config.evaluation.samples, config.seed)
-        self.best = Best(self._metric != "loss", config.evaluation.patience)
+        of = f"{self._metric} on {config.evaluation.split}, {len(self._reports.texts)} reports"
+        self.best = Best(self._metric != "loss", of, config.evaluation.patience)
         if ranks.first:
             self._constant = _scores([constant] * len(self._reports.texts), self._reports.texts)
 
