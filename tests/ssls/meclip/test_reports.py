@@ -1,22 +1,30 @@
 """What samples say, and how many of a batch say the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from src.config import load_config
+from src.distributed.ranks import Ranks
+from src.run.run import Run
 from ssls.meclip.config import LossConfig
 from ssls.meclip.model import IDS
 from ssls.meclip.reports import RATE, DuplicateWatch, known_labels
+from ssls.objectives import schema_of
+
+CONFIG = Path(__file__).resolve().parents[3] / "configs" / "meclip" / "ecg_debug.yaml"
 
 
-class Listener:
-    """A run as far as the watch knows it."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
+@pytest.fixture
+def run(tmp_path):
+    """A run that trains nothing; what it says is kept in `said`."""
+    config = load_config(CONFIG, [f"logging.folder={tmp_path / 'run'}"], schema_of)
+    found = Run(config, Ranks(0, 1, torch.device("cpu")), check=True)
+    found.said = []
+    found.say = found.said.append
+    return found
 
 
 def batch_of(ids, has_text=None):
@@ -24,18 +32,17 @@ def batch_of(ids, has_text=None):
     return {IDS: torch.tensor(ids), "has_text": keep}
 
 
-def test_a_batch_that_says_one_thing_is_told_once_and_two_pairs_are_not():
-    listener = Listener()
-    watch = DuplicateWatch(LossConfig(duplicates="exclude"), listener)
-    assert watch(0, [batch_of([5, 5]), batch_of([7, 7])]) == {RATE: 1.0} and not listener.said
+def test_a_batch_that_says_one_thing_is_told_once_and_two_pairs_are_not(run):
+    watch = DuplicateWatch(LossConfig(duplicates="exclude"), run)
+    assert watch(0, [batch_of([5, 5]), batch_of([7, 7])]) == {RATE: 1.0} and not run.said
     assert watch(1, [batch_of([5, 5, 7], [True, True, False]), batch_of([5])]) == {RATE: 1.0}
     assert watch(2, [batch_of([5, 5])]) == {RATE: 1.0}
-    (told,) = listener.said
+    (told,) = run.said
     assert told.startswith("warning: step 1: all reports of the batch say the same, so that its loss is 0 (exclude)")
 
 
-def test_ids_of_a_batch_without_any_report_are_no_kind():
-    watch = DuplicateWatch(LossConfig(), Listener())
+def test_ids_of_a_batch_without_any_report_are_no_kind(run):
+    watch = DuplicateWatch(LossConfig(), run)
     assert watch(0, [batch_of([3, 4], [False, False])]) == {RATE: 0.0}
     assert not watch._all_alike(torch.zeros(0, dtype=torch.int64))
     assert not watch._all_alike(torch.zeros(0, 4, dtype=torch.bool))
