@@ -189,10 +189,12 @@ class TrainingRun(Run):
         engine.load_weights(Checkpoint(path, read_manifest(path)))
         self.say(f"back to the best weights, those of step {step}")
 
-    def log(self, step: int, losses: dict[str, Tensor], measures: dict[str, float] | None = None) -> None:
-        """Hand over the global losses of this step, which are read from the device only where a line is due, and what
-        else is known of it, by the names that it has in metrics.jsonl."""
-        self._losses, self._measures = losses, measures or {}
+    def log(self, step: int, losses: dict[str, Tensor], measures: Callable[[], dict[str, float]] | None = None) -> None:
+        """Hand over the global losses of this step, which are read from the device only where a line is due. There all
+        ranks ask `measures` what else is known of it, by the names that it has in metrics.jsonl."""
+        self._losses = losses
+        if measures is not None and self._due(step, self.config.logging.every):
+            self._measures = measures()
 
     def finish(self, engine: Engine, *parts: Part) -> None:
         """Export the encoder, with what rebuilds it and makes its input, into the folder's encoder/, and other parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def main(config: Config, run: TrainingRun) -> None:
     for step, batch in run.steps(engine, loader, monitor):
         losses = engine.forward_backward(step, batch)
         engine.step(step)
-        run.log(step, losses, watch(step, batch))
+        run.log(step, losses, partial(watch, step, batch))
     run.finish(engine, PairPart.of(model.text, model.ecg_head, model.text_head, tokenize))
 
 
