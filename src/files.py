@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 COPIED_AT_ONCE = 2**24
@@ -37,6 +40,31 @@ def cut_copy(path: Path, size: int) -> None:
         new.flush()
         os.fsync(new.fileno())
     draft.replace(path)
+
+
+def always() -> None:
+    """Nothing forbids it."""
+
+
+@contextmanager
+def replacing_folder(folder: Path, allowed: Callable[[], object] = always) -> Iterator[Path]:
+    """An empty draft of a folder, which takes its place once all of it is on disk.
+
+    `allowed` is called before the draft is begun and before it takes the place, and raises where it must not.
+    """
+    draft, old = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".old")
+    allowed()
+    for leftover in (draft, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir(parents=True)
+    yield draft
+    for path in (*draft.rglob("*"), draft):
+        sync(path)
+    allowed()
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from src.checkpoints.manifest import MANIFEST
 from src.checkpoints.read import Checkpoint, checkpoint_folders, newest_checkpoint, open_checkpoint
 from src.data.sample import Sample
 from src.evaluation.features import Pool, as_batch, at_once, average_windows, pool_given, split
-from src.files import sync
+from src.files import always, replacing_folder
 from src.models.any_config import read_encoder_section
 from src.models.build import build_encoder
 from src.models.config import EncoderSection
@@ -139,7 +138,7 @@ class Encoder(nn.Module):
 
 
 def export_encoder(
-    folder: Path, weights: Mapping[str, Tensor], part: EncoderPart, allowed: Callable[[], object] | None = None
+    folder: Path, weights: Mapping[str, Tensor], part: EncoderPart, allowed: Callable[[], object] = always
 ) -> None:
     """Write weights, config and preprocessing into `folder`, replacing an older export only when all are complete.
 
@@ -154,26 +153,13 @@ def export_folder(
     folder: Path,
     weights: Mapping[str, Tensor],
     told: Mapping[str, str],
-    allowed: Callable[[], object] | None = None,
+    allowed: Callable[[], object] = always,
 ) -> None:
     """Write weights and texts by their names, as `export_encoder` does."""
-    draft, old = folder.with_name(folder.name + ".draft"), folder.with_name(folder.name + ".old")
-    if allowed is not None:
-        allowed()
-    for leftover in (draft, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save_file(dict(weights), draft / WEIGHTS)
-    for name, text in told.items():
-        (draft / name).write_text(text)
-    for path in (*draft.iterdir(), draft):
-        sync(path)
-    if allowed is not None:
-        allowed()
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing_folder(folder, allowed) as draft:
+        save_file(dict(weights), draft / WEIGHTS)
+        for name, text in told.items():
+            (draft / name).write_text(text)
 
 
 def load_encoder(path: Path | str, sides: Sequence[int] | None = None) -> Encoder:

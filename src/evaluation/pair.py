@@ -13,7 +13,6 @@ Beside encoder/ a run leaves text/ (the text tower and both heads) and tokenizer
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from src.config.section import Section
 from src.config.transforms import TokenizerConfig
 from src.data.sample import Sample
 from src.evaluation.encoder import CONFIG, WEIGHTS, Encoder, export_folder, load_encoder
+from src.files import replacing_folder
 from src.models.joint import JointHead
 from src.models.text import TextTower
 from src.models.text_config import AnyTextConfig, JointHeadConfig
@@ -77,12 +77,8 @@ class PairPart:
 
     def write(self, run: Path, weights: Mapping[str, Mapping[str, Tensor]], allowed: Callable[[], object]) -> None:
         """text/ and tokenizer/ of a run folder, the tokenizer first; `allowed` as of `export_encoder`."""
-        allowed()
-        draft = run / f"{TOKENIZER}.draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        self.tokenize.save(draft)
-        shutil.rmtree(run / TOKENIZER, ignore_errors=True)
-        draft.rename(run / TOKENIZER)
+        with replacing_folder(run / TOKENIZER, allowed) as draft:
+            self.tokenize.save(draft)
         named = {f"{name}.{key}": tensor for name, of in weights.items() for key, tensor in of.items()}
         told = json.dumps(self.section.model_dump(mode="json"), indent=1) + "\n"
         export_folder(run / TEXT, named, {CONFIG: told}, allowed)

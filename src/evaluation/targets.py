@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,22 +160,41 @@ def read_cases(shards: Shards, target: Target, columns: Sequence[str]) -> Cases:
     )
 
 
-def refuse_shared_patients(cases: Mapping[str, Cases], held: Sequence[str], key: str) -> None:
+class WithPatients(Protocol):
+    """Records of a split."""
+
+    @property
+    def shards(self) -> Shards: ...
+
+    @property
+    def patients_N(self) -> NDArray[np.str_]: ...
+
+
+def refuse_shared_patients(held: Iterable[WithPatients], tests: Mapping[str, WithPatients], key: str) -> None:
     """A patient of a test set must not be one of the splits that are `held`, if both come from the same shards.
 
     Raises:
         ValueError: one is; `key` is that of the test sets.
     """
-    for name, test in cases.items():
+    for name, test in tests.items():
         for split in held:
-            if name in held or split not in cases or cases[split].shards.sha256 != test.shards.sha256:
+            if split.shards.sha256 != test.shards.sha256:
                 continue
-            shared = set(cases[split].patients_N) & set(test.patients_N)
+            shared = set(split.patients_N) & set(test.patients_N)
             if shared:
                 raise ValueError(
-                    f"{key}.{name}: {len(shared)} of its patients are in split {cases[split].shards.split} too, "
+                    f"{key}.{name}: {len(shared)} of its patients are in split {split.shards.split} too, "
                     f"patient {min(shared)} for one; test on a split with other patients"
                 )
+
+
+P = TypeVar("P", bound=WithPatients)
+
+
+def on_other_splits(held: WithPatients, tests: Mapping[str, P]) -> dict[str, P]:
+    """The test sets that are not that very split: who names it twice knows that both are the same records."""
+    here = (held.shards.sha256, held.shards.split)
+    return {name: test for name, test in tests.items() if (test.shards.sha256, test.shards.split) != here}
 
 
 def _what(target: Target) -> str:

@@ -9,7 +9,7 @@ texts = writer.write(samples)       # out of shards, greedily
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from src.config.transforms import TokenizerConfig
 from src.data.sample import Sample
-from src.evaluation.encoder import CONFIG, WEIGHTS, Encoder, load_encoder
+from src.evaluation.encoder import CONFIG, WEIGHTS, Encoder, export_folder, load_encoder
 from src.evaluation.features import Records
-from src.files import replace_text
+from src.files import always
 from src.models.decoder import Decoder
 from src.models.decoder_config import DecoderConfig
 from src.models.generate import Sampling, beam_search, greedy, sample
@@ -81,17 +81,17 @@ class Writer(nn.Module):
         return [self.tokenize.text(ids) for ids in texts.ids_BT.tolist()]
 
 
-def export_decoder(folder: Path, weights: Mapping[str, Tensor], decoder: Decoder) -> None:
-    """Write a decoder's weights and what rebuilds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(weights), folder / WEIGHTS)
+def export_decoder(
+    folder: Path, weights: Mapping[str, Tensor], decoder: Decoder, allowed: Callable[[], object] = always
+) -> None:
+    """Write a decoder's weights and what rebuilds it, as `export_encoder` does."""
     described = {
         "decoder": decoder.config.model_dump(mode="json"),
         "special": asdict(decoder.special),
         "length": decoder.length,
         "encoder_width": decoder.norm_encoded.normalized_shape[0],
     }
-    replace_text(folder / CONFIG, json.dumps(described, indent=1) + "\n")
+    export_folder(folder, weights, {CONFIG: json.dumps(described, indent=1) + "\n"}, allowed)
 
 
 def load_decoder(folder: Path) -> Decoder:

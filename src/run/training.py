@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +45,8 @@ from src.run.stop import Stopped, StopRequest
 from src.run.table import Table
 from src.run.watchdog import Watchdog
 
+EVALUATION = "in an evaluation"
+
 
 class Part(Protocol):
     """What a run leaves behind beside its encoder."""
@@ -72,12 +76,18 @@ class TrainingRun(Run):
         self._writer = BackgroundWriter(ranks)
         self.watchdog = watchdog or Watchdog(config.engine.timeout, ranks.rank)
         self._stop: StopRequest | None = None
+        self._grounds: dict[str, str] = {}
+        """Keys of the config that name what the weights mean nothing without, and the sha256 of that."""
         self._done = 0
         """Steps completed."""
         self._saved = 0
         """Steps that the checkpoint has from which this attempt goes on."""
         self._owed: float | None = None
         """The loss of the step whose evaluation was broken off, until that is made up for."""
+
+    def rests_on(self, what: str, sha256: str) -> None:
+        """Tell the content of what a key of the config names: a checkpoint that was made with another is refused."""
+        self._grounds[what] = sha256
 
     def engine(self, objective: nn.Module, loader: Loader, encoder: EncoderPart) -> Engine:
         """The engine that the config asks for around the objective, with schedules over the whole run.
@@ -231,8 +241,9 @@ class TrainingRun(Run):
             if self._saved < self.total_steps or self._owed is not None:
                 if monitor.note:
                     self.say(f"warning: {monitor.note}")
-                monitor.baseline(engine, self._alive)
+                monitor.baseline(engine, partial(self._alive, EVALUATION, self._saved))
         if checkpoint is not None:
+            self._compare_grounds(checkpoint)
             engine.load(checkpoint)
             loader.broken.load(checkpoint.state.get("broken", []))
             if monitor.best is not None and "best" in checkpoint.state:
@@ -245,6 +256,15 @@ class TrainingRun(Run):
             engine.load_weights(ResizedWeights(Checkpoint(path, read_manifest(path)), self._encoder.config))
             self.say(f"starting from the weights of {path}")
         return 0
+
+    def _compare_grounds(self, checkpoint: Checkpoint) -> None:
+        before = checkpoint.state.get("grounds", {})
+        for what, sha256 in self._grounds.items():
+            if before.get(what, sha256) != sha256:
+                raise ValueError(
+                    f"{what} is not what {self.folder.root} has been trained with: put that back, or name a new "
+                    "logging.folder"
+                )
 
     def _owed_by(self, checkpoint: Checkpoint | None, monitor: Evaluation) -> float | None:
         """What a checkpoint says of an evaluation that was broken off before it, if none has made up for it since.
@@ -330,12 +350,23 @@ class TrainingRun(Run):
                 self._broken.write(broken._asdict())
         loader.broken.check()
 
-    def _alive(self) -> None:
+    @contextmanager
+    def after_training(self, what: str) -> Iterator[Callable[[], None]]:
+        """Around what all ranks compute between the last step and `finish`.
+
+        They call what this gives equally often. It raises Stopped where a stop was asked for: the last step is saved,
+        so that the same command begins there again.
+        """
+        yield partial(self._alive, what, self._done)
+        if self._stop is not None:
+            self._stop.drain()
+
+    def _alive(self, what: str, saved: int) -> None:
         """Called by all ranks before each forward of an evaluation: a stop that was asked of any breaks it off."""
-        self.watchdog.beat("in an evaluation")
+        self.watchdog.beat(what)
         if self._stop is not None and (asked := self._stop.poll()):
             self._stop.drain()
-            raise Stopped(asked, self._saved)
+            raise Stopped(asked, saved)
 
     def _evaluate(self, step: int, loss: float, engine: Engine, monitor: Evaluation) -> int:
         """Measure on all ranks; rank 0 writes it down and says aloud what it warns of.
@@ -343,7 +374,7 @@ class TrainingRun(Run):
         Returns the signal that broke it off, or 0: it is owed then, and the attempt that goes on begins with it.
         """
         try:
-            record = monitor.measure(engine, step + 1, self._alive)
+            record = monitor.measure(engine, step + 1, partial(self._alive, EVALUATION, self._saved))
         except Stopped as stopped:
             self._owed = loss
             return stopped.number
@@ -386,7 +417,7 @@ class TrainingRun(Run):
             config_hash=config_hash(self.config),
             data_sha256=loader.sha256,
             state=engine.state()
-            | {"broken": loader.broken.state(), "owed_evaluation": self._owed}
+            | {"broken": loader.broken.state(), "owed_evaluation": self._owed, "grounds": self._grounds}
             | ({} if monitor.best is None else {"best": monitor.best.state()}),
             encoder=self._encoder.describe(),
         )

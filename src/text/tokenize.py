@@ -8,6 +8,8 @@ vocab.txt and no tokenizer.json, which only transformers reads.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +46,16 @@ class Tokenize:
             )
         pad = self._tokenizer.pad_token_id
         self._pad = 0 if pad is None else pad  # any id will do where keep is False
+
+    @property
+    def sha256(self) -> str:
+        """Of all that decides which ids a text has, less `length`, which the config tells."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:  # one that is written in Python
+            told = {"vocabulary": self._tokenizer.get_vocab(), "kind": type(self._tokenizer).__name__}
+        else:
+            told = json.loads(backend.to_str()) | {"truncation": None, "padding": None}  # which calls set
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def size(self) -> int:

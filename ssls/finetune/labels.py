@@ -14,7 +14,7 @@ from torch import Tensor
 from src.data.inputs import shards_for
 from src.data.shards import Shards
 from src.distributed.ranks import broadcast_object
-from src.evaluation.targets import Cases, Target, read_cases, refuse_shared_patients, target_of
+from src.evaluation.targets import Cases, Target, on_other_splits, read_cases, refuse_shared_patients, target_of
 from src.run.training import TrainingRun
 from src.transforms.plain import AnyPreprocessing
 from ssls.finetune.config import Config, LossConfig
@@ -52,6 +52,8 @@ def read_labels(config: Config, run: TrainingRun, shards: Shards, preprocessing:
         name: read_cases(shards_for(preprocessing, test.root or data.root, test.split, data.cache), target, columns)
         for name, test in config.tests.items()
     }
+    if validation is not None:
+        refuse_shared_patients([validation], on_other_splits(validation, tests), "tests")
     for column in config.scores.groups:
         if tests and all(value is None for cases in tests.values() for value in cases.columns[column]):
             raise ValueError(f"scores.groups: no test record has {column} in its json; name another column")
@@ -59,7 +61,7 @@ def read_labels(config: Config, run: TrainingRun, shards: Shards, preprocessing:
     weights_K = None
     if run.ranks.first and (tests or counted):
         train = read_cases(shards, target, ())
-        refuse_shared_patients({"train": train, **tests}, ("train",), "tests")
+        refuse_shared_patients([train], tests, "tests")
         weights_K = balanced_weights(task, train.truth_NK, config.loss.weight_clip) if counted else None
     if counted:
         weights_K = broadcast_object(weights_K)

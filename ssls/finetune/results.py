@@ -7,19 +7,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from src.config.identity import identity
 from src.engines.engine import Engine
+from src.evaluation.encoder import CONFIG, export_folder
 from src.evaluation.features import Records, predict
 from src.evaluation.results import FORMAT, positives, show, write_predictions
 from src.evaluation.targets import Cases
-from src.files import replace_text, sync
+from src.files import replacing_folder, sync
 from src.metrics.classification import best_thresholds
 from src.run.training import TrainingRun
 from src.transforms.plain import AnyPreprocessing
@@ -45,15 +44,15 @@ def write_results(
     """
     if run.check:
         return
-    alive = partial(run.watchdog.beat, "in the evaluation of the test sets")
     thresholds_K = None
-    if labels.validation is not None and labels.task == "multilabel":
-        probability_NK = validation.probabilities(engine, alive).astype(np.float64)
-        thresholds_K = best_thresholds(probability_NK, labels.validation.truth_NK, config.evaluation.threshold)
     predicted: Predicted = {}
-    for name, cases in labels.tests.items():
-        records = Records(cases.shards, cases.samples_N, preprocessing, config.evaluation.windows)
-        predicted[name] = predict(engine, records, records_at_once(config, run.ranks), run.ranks, alive)
+    with run.after_training("in the evaluation of the test sets") as alive:
+        if labels.validation is not None and labels.task == "multilabel":
+            probability_NK = validation.probabilities(engine, alive).astype(np.float64)
+            thresholds_K = best_thresholds(probability_NK, labels.validation.truth_NK, config.evaluation.threshold)
+        for name, cases in labels.tests.items():
+            records = Records(cases.shards, cases.samples_N, preprocessing, config.evaluation.windows)
+            predicted[name] = predict(engine, records, records_at_once(config, run.ranks), run.ranks, alive)
     head = engine.network("head")
     if not run.ranks.first:
         return
@@ -63,11 +62,8 @@ def write_results(
     root = run.folder.root
     (root / "results.json").unlink(missing_ok=True)
     shutil.rmtree(root / "predictions", ignore_errors=True)
-    (root / "head").mkdir(exist_ok=True)
-    save_file(head, root / "head" / "model.safetensors")
-    replace_text(
-        root / "head" / "config.json", json.dumps(describe_head(config, labels, thresholds_K), indent=1) + "\n"
-    )
+    described = json.dumps(describe_head(config, labels, thresholds_K), indent=1) + "\n"
+    export_folder(root / "head", head, {CONFIG: described}, run.folder.owner.check)
     if not finite:
         run.say("warning: the model's predictions are not finite, so that nothing is scored: lower optimization.lr")
     elif predicted:
@@ -117,10 +113,10 @@ def write_scores(
     thresholds_K: NDArray[np.float64] | None,
 ) -> None:
     """predictions/<test set>/ and results.json."""
-    for name, probability_NK in predicted.items():
-        folder = run.folder.root / "predictions" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(folder / f"{ROW}.0.csv", labels.tests[name], labels.target, probability_NK)
+    with replacing_folder(run.folder.root / "predictions", run.folder.owner.check) as draft:
+        for name, probability_NK in predicted.items():
+            (draft / name).mkdir()
+            write_predictions(draft / name / f"{ROW}.0.csv", labels.tests[name], labels.target, probability_NK)
     results = {
         "format": FORMAT,
         "identity": identity(config) | {"init_from": config.init_from},

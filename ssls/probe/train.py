@@ -70,7 +70,8 @@ def read_data(config: Config, encoder: Encoder) -> tuple[Target, dict[str, Cases
     keys = [key_column(Path(path)) for path in config.rows.scores.values()]
     columns = dict.fromkeys([*config.scores.groups, *(key for key in keys if key != "id")])
     cases = {name: read_cases(of_split, target, tuple(columns)) for name, of_split in shards.items()}
-    refuse_shared_patients(cases, HELD, "data.tests")
+    held = [cases[name] for name in HELD if name in cases]
+    refuse_shared_patients(held, {name: of for name, of in cases.items() if name not in HELD}, "data.tests")
     for column in config.scores.groups:
         if all(value is None for name, of in cases.items() if name not in HELD for value in of.columns[column]):
             raise ValueError(f"scores.groups: no test record has {column} in its json; name another column")

@@ -7,10 +7,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from src.config.identity import identity
 from src.engines.engine import Engine
 from src.evaluation.results import cell_text
 from src.evaluation.writer import DECODER, TOKENIZER, export_decoder
-from src.files import sync
+from src.files import replacing_folder, sync
 from src.metrics.bootstrap import Interval
 from src.metrics.translation import measure, translation_intervals
 from src.models.decoder import Decoder
@@ -48,34 +46,31 @@ def write_results(
     if run.check:
         return
     modes = ("greedy", "beam") if config.generation.beams > 1 else ("greedy",)
-    alive = partial(run.watchdog.beat, "in the translation of what is held out")
-    written = {
-        name: {mode: translation.write(engine, reports, mode, alive) for mode in modes}
-        for name, reports in held_out.items()
-    }
-    losses = {name: translation.loss(engine, reports, alive) for name, reports in held_out.items()}
+    with run.after_training("in the translation of what is held out") as alive:
+        written = {
+            name: {mode: translation.write(engine, reports, mode, alive) for mode in modes}
+            for name, reports in held_out.items()
+        }
+        losses = {name: translation.loss(engine, reports, alive) for name, reports in held_out.items()}
     weights = engine.network("decoder")
     if not run.ranks.first:
         return
     if not all(map(math.isfinite, losses.values())):
         run.say("warning: the model's loss is not finite, so that nothing is written: lower optimization.lr")
         return
-    root = run.folder.root
-    run.folder.owner.check()
-    (root / "results.json").unlink(missing_ok=True)
-    for folder in ("predictions", DECODER, TOKENIZER):
-        shutil.rmtree(root / folder, ignore_errors=True)
-    export_decoder(root / DECODER, weights, decoder)
-    tokenize.save(root / TOKENIZER)
-    (root / "predictions").mkdir(exist_ok=True)
     tests = {}
     for name, reports in held_out.items():
-        patients = write_predictions(root / "predictions" / f"{name}.csv", reports, written[name])
         rows = {**written[name], "constant": [constant] * len(reports.texts)}
-        tests[name] = {"records": len(reports.texts), "loss_per_token": losses[name]} | score(
-            config, rows, reports, patients
-        )
-        run.say(show(name, tests[name]))
+        tests[name] = {"records": len(reports.texts), "loss_per_token": losses[name]} | score(config, rows, reports)
+    root, allowed = run.folder.root, run.folder.owner.check
+    allowed()
+    (root / "results.json").unlink(missing_ok=True)
+    export_decoder(root / DECODER, weights, decoder, allowed)
+    with replacing_folder(root / TOKENIZER, allowed) as draft:
+        tokenize.save(draft)
+    with replacing_folder(root / "predictions", allowed) as draft:
+        for name, reports in held_out.items():
+            write_predictions(draft / f"{name}.csv", reports, written[name])
     results = {
         "format": FORMAT,
         "identity": identity(config) | {"init_from": config.init_from},
@@ -89,34 +84,27 @@ def write_results(
     with run.folder.replacing(root / "results.json") as draft:
         draft.write_text(json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
         sync(draft)
+    for name, table in tests.items():
+        run.say(show(name, table))
 
 
-def write_predictions(path: Path, reports: Reports, written: Mapping[str, list[str]]) -> list[str | None]:
-    """A CSV with each record's key, patient, report, and the text of each way to write; returns the patients."""
-    shards, numbers = reports.records.shards, set(reports.records.samples_N.tolist())
-    about = [told for number, told in enumerate(shards.about()) if number in numbers]
+def write_predictions(path: Path, reports: Reports, written: Mapping[str, list[str]]) -> None:
+    """A CSV with each record's key, patient, report, and the text of each way to write."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["key", "patient_id", "reference", *written])
-        for told, reference, *texts in zip(about, reports.texts, *written.values(), strict=True):
+        for told, reference, *texts in zip(reports.about, reports.texts, *written.values(), strict=True):
             table.writerow([told.key, told.patient, reference, *texts])
-    return [told.patient for told in about]
 
 
-def score(
-    config: Config, rows: Mapping[str, list[str]], reports: Reports, patients: list[str | None]
-) -> dict[str, Any]:
-    """BLEU and ROUGE of each row with intervals over patients, laid out as a probe's scores for the report.
-
-    A record of whom no patient is known stands for one.
-    """
-    names = [f"record {number}" if patient is None else patient for number, patient in enumerate(patients)]
-    draws, level = config.scores.draws, config.scores.level
+def score(config: Config, rows: Mapping[str, list[str]], reports: Reports) -> dict[str, Any]:
+    """BLEU and ROUGE of each row with intervals over patients, laid out as a probe's scores for the report."""
+    draws, level, patients = config.scores.draws, config.scores.level, reports.patients_N.tolist()
     scores: dict[str, dict[str, Any]] = {}
     for row, texts in rows.items():
-        found = translation_intervals(measure(texts, reports.texts), names, draws, config.seed, level)
+        found = translation_intervals(measure(texts, reports.texts), patients, draws, config.seed, level)
         scores[row] = {"macro": {name: _as_cell(value) for name, value in found.items()}}
-    return {"patients": len(set(names)), "scores": scores}
+    return {"patients": len(set(patients)), "scores": scores}
 
 
 def _as_cell(found: Interval) -> dict[str, Any]:

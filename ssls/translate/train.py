@@ -12,6 +12,7 @@ from src.data.loader import Batch, Loader, Prepare
 from src.data.sample import Sample
 from src.distributed.ranks import broadcast_object
 from src.evaluation.encoder import EncoderPart
+from src.evaluation.targets import on_other_splits, refuse_shared_patients
 from src.metrics.translation import constant_answer
 from src.models.config import TransformerConfig
 from src.models.drop_path import kept_branches
@@ -63,6 +64,8 @@ def main(config: Config, run: TrainingRun) -> None:
     shards, start = open_start(run, config.data, config.model.encoder)
     tokenize = tokenizer_of(run, config.model.tokenizer, shards)
     held_out = open_reports(config, start)
+    if run.ranks.first:
+        refuse_known_patients(held_out, reports_of(shards, start.preprocessing))
     loader = Loader(
         config.data, sources_of(config.data, shards), Collate(config, start, tokenize), run.ranks, config.seed
     )
@@ -92,3 +95,15 @@ def open_reports(config: Config, start: Start) -> dict[str, Reports]:
         name: reports_of(shards_for(start.preprocessing, root, split, data.cache), start.preprocessing)
         for name, (root, split) in places.items()
     }
+
+
+def refuse_known_patients(held_out: Mapping[str, Reports], training: Reports) -> None:
+    """Test sets with patients of the training split, or of a validation split that is another one.
+
+    Raises:
+        ValueError: one has.
+    """
+    tests = {name: reports for name, reports in held_out.items() if name != "validation"}
+    refuse_shared_patients([training], tests, "tests")
+    if (validation := held_out.get("validation")) is not None:
+        refuse_shared_patients([validation], on_other_splits(validation, tests), "tests")

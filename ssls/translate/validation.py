@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.data.order import permute
-from src.data.sample import Sample
+from src.data.sample import About, Sample
 from src.data.shards import Shards
 from src.distributed.ranks import Ranks, broadcast_object
 from src.evaluation.best import Best
@@ -42,13 +42,25 @@ class Reports:
     records: Records
     texts: tuple[str, ...]
     """[N]."""
+    about: tuple[About, ...]
+    """[N]."""
+
+    @property
+    def shards(self) -> Shards:
+        """Where they are."""
+        return self.records.shards
+
+    @property
+    def patients_N(self) -> NDArray[np.str_]:
+        """Whose they are; a record of which that is not known stands for one."""
+        return np.array([told.patient or told.key for told in self.about], np.str_)
 
     def some(self, most: int, seed: int) -> Reports:
         """At most so many of them, chosen by the seed, in their order."""
         places = np.arange(min(most, len(self.texts)), dtype=np.int64)
         chosen = np.sort(permute(derive_seed(seed, "evaluation"), len(self.texts), places))
         records = replace(self.records, samples_N=self.records.samples_N[chosen])
-        return Reports(records, tuple(self.texts[place] for place in chosen))
+        return Reports(records, *(tuple(of[place] for place in chosen) for of in (self.texts, self.about)))
 
 
 def reports_of(shards: Shards, preprocessing: AnyPreprocessing) -> Reports:
@@ -57,11 +69,12 @@ def reports_of(shards: Shards, preprocessing: AnyPreprocessing) -> Reports:
     Raises:
         ValueError: none has.
     """
-    told = [(number, text) for number, text in enumerate(shards.texts()) if text is not None and text.strip()]
+    texts = zip(shards.texts(), shards.about(), strict=True)
+    told = [(number, text, about) for number, (text, about) in enumerate(texts) if text is not None and text.strip()]
     if not told:
         raise ValueError(f"split {shards.split} of {shards.root} has no report: name another split, or other shards")
-    samples_N = np.array([number for number, _ in told], np.int64)
-    return Reports(Records(shards, samples_N, preprocessing, windows=1), tuple(text for _, text in told))
+    numbers, of_each, about_each = zip(*told, strict=True)
+    return Reports(Records(shards, np.array(numbers, np.int64), preprocessing, windows=1), of_each, about_each)
 
 
 class Translation:

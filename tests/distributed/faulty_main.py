@@ -169,6 +169,18 @@ def looking_slowly(original):
     return lambda monitor, *looked: original(monitor, *looked[:-1], late_by(0.1, looked[-1]))
 
 
+def scoring_slowly(original):
+    """Each forward takes 3 s."""
+
+    def do(*given):
+        def alive():
+            return given[-1]()
+
+        return original(*given[:-1], late_by(3, alive))
+
+    return do
+
+
 ENGINE = "src.engines.training:TrainingEngine"
 FAULTS = {
     "ema_off": (f"{ENGINE}.ema", lambda _: no_ema),
@@ -186,6 +198,7 @@ FAULTS = {
     "slow_evaluation": ("src.evaluation.monitor:Monitor.measure", looking_slowly),
     "slow_last_evaluation": ("src.evaluation.monitor:Monitor.measure", last_look),
     "slow_validation": ("ssls.finetune.validation:Validation.measure", looking_slowly),
+    "slow_scoring": ("ssls.finetune.results:predict", scoring_slowly),
     "slow_baseline": ("src.evaluation.monitor:Monitor.baseline", looking_slowly),
     "slow_probe": ("src.evaluation.monitor:Monitor._probe", partial(late_by, 3)),
     "slow_export": ("src.run.training:export_encoder", partial(late_by, 3)),

@@ -14,8 +14,8 @@ from src.config.transforms import TokenizerConfig
 from src.data.shards import Shards
 from src.data.synthetic import make_synthetic
 from src.distributed.ranks import Ranks
-from src.run.run import Run
 from src.run.tokenizer import tokenizer_of
+from src.run.training import TrainingRun
 from src.text.tokenize import Tokenize
 from src.text.vocabulary import LEAST, ROLES, train_tokenizer
 
@@ -99,10 +99,11 @@ def test_a_run_trains_one_on_its_split_unless_a_folder_is_named(shards, tmp_path
     from ssls.objectives import schema_of
 
     config = load_config(Path("configs/jepa/ecg_debug.yaml"), [f"logging.folder={tmp_path / 'run'}"], schema_of)
-    run = Run(config, Ranks(0, 1, torch.device("cpu")), check=True)
+    run = TrainingRun(config, Ranks(0, 1, torch.device("cpu")), check=True)
     own = tokenizer_of(run, TokenizerConfig(length=30, vocabulary=300), shards)
     own.save(tmp_path / "tokenizer")
     named = tokenizer_of(run, TokenizerConfig(tokenizer=str(tmp_path / "tokenizer"), length=30), shards)
     report = next(text for text in shards.texts() if text)
     assert np.array_equal(own([report])[0], named([report])[0])
+    assert own.sha256 == named.sha256 != tokenizer_of(run, TokenizerConfig(length=30, vocabulary=290), shards).sha256
     assert own.text(own([report])[0][0].tolist()) == report.lower()

@@ -113,6 +113,19 @@ def test_an_evaluation_that_is_broken_off_is_followed_all_the_same(undisturbed, 
     assert [line["loss"] for line in mine] == pytest.approx([line["loss"] for line in theirs], rel=1e-5)
 
 
+def test_a_stop_while_test_sets_are_scored_is_answered_and_the_same_command_scores_them(undisturbed, shards, tmp_path):
+    words = command(tmp_path, shards, *PATIENT)
+    process = start(*words, "--fault", "slow_scoring", script=FAULTY)
+    told = iter(process.stdout.readline, "")
+    assert any(line.endswith("in 3 s\n") for line in told)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in err, out + err
+    assert f"stopped after {STOPPED} steps, which are saved" in out and not (tmp_path / "results.json").exists()
+    succeed(*words)
+    equals(tmp_path, undisturbed(1))
+
+
 def test_two_ranks_learn_and_choose_as_one(undisturbed):
     one, two = undisturbed(1), undisturbed(2)
     for mine, theirs in zip(metrics(two), metrics(one), strict=True):

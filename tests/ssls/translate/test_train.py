@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from src.evaluation.writer import load_writer
 from src.models.generate import Sampling
 from src.run.logs import LOGGER
 from ssls.objectives import schema_of
+from ssls.translate.train import refuse_known_patients
 from ssls.translate.validation import reports_of
 from tests.config.record_reads import experiment
 from tests.report.conftest import page_of
@@ -150,6 +152,30 @@ def test_the_report_shows_the_scores(learned_a_little):
     for row in ("greedy", "beam", "constant"):
         cell = results["tests"]["validation"]["scores"][row]["macro"]["rouge_l"]
         assert f"{cell['value']:.3f}" in page
+
+
+def test_a_run_goes_on_with_no_other_tokenizer(learned, tmp_path):
+    folder = shutil.copytree(learned / "tokenizer", tmp_path / "tokenizer")
+    settings = ["optimization.warmup_steps=0", f"model.tokenizer.tokenizer={folder}"]
+    train(tmp_path / "run", *settings, "optimization.steps=2")
+    told = json.loads((folder / "tokenizer.json").read_text())
+    ids = told["model"]["vocab"]
+    one, other = sorted(ids, key=ids.get)[-2:]
+    ids[one], ids[other] = ids[other], ids[one]  # as many tokens as before
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"model.tokenizer is not what .*run has been trained with"):
+        train(tmp_path / "run", *settings, "optimization.steps=2")
+
+
+def test_patients_of_other_splits_are_no_test(learned):
+    writer = load_writer(learned)
+    train, val = (
+        reports_of(shards_for(writer.encoder.preprocessing, learned.parent / "shards", split), None)
+        for split in ("train", "val")
+    )
+    refuse_known_patients({"validation": val, "test": val}, train)
+    with pytest.raises(ValueError, match=r"tests.again: \d+ of its patients are in split train too"):
+        refuse_known_patients({"again": train}, train)
 
 
 def test_a_decoder_that_is_not_there_or_damaged_is_told_of(learned, tmp_path):
