@@ -10,6 +10,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Failures are told when they happen as well: a run that is cut off has no summary."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        config.pluginmanager.register(TellsAtOnce(reporter))
+
+
+class TellsAtOnce:
+    """A line for each failure, with what was wrong, beside the dots."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called for each part of each test."""
+        if report.failed:
+            wrong = [
+                line.removeprefix("E").strip() for line in report.longreprtext.splitlines() if line.startswith("E ")
+            ]
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"FAILED {report.nodeid} ({report.when}): {' '.join(wrong)[:1000]}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start processes first: they are long, and the last ones to end should be short."""
     long = {item.path for item in items if item.get_closest_marker("distributed") or item.get_closest_marker("slurm")}

@@ -84,10 +84,16 @@ class Runs:
 
     config: Path
     folder: Path
+    together: Sequence[str] = tuple(COLUMNS)
+    """Engines whose undisturbed runs are made in one group of processes."""
 
     def finished(self, engine: str, ranks: int) -> Path:
-        """An undisturbed run on so many CPU ranks; the first that is asked for brings those of all engines."""
-        folders = {name: self.folder / f"{name}-{ranks}" for name in engines_of(ranks)}
+        """An undisturbed run on so many CPU ranks; the first that is asked for brings the others."""
+        folders = {
+            name: self.folder / f"{name}-{ranks}"
+            for name in engines_of(ranks)
+            if name in self.together or name == engine
+        }
         if not any(folder.exists() for folder in folders.values()):
             runs = {folder: (*COLUMNS[name], *HEALTH) for name, folder in folders.items()}
             train_all(self.config, self.folder / "shards", runs, ["cpu"] * ranks)
@@ -178,9 +184,9 @@ def trainings() -> dict[str, Path]:
     return found
 
 
-def cells(config: Path, folder: Path) -> Iterator[Cell]:
-    """Every promise, for every engine."""
-    runs = Runs(config, folder)
+def cells(config: Path, folder: Path, together: Sequence[str] = tuple(COLUMNS)) -> Iterator[Cell]:
+    """Every promise, for every engine; `together` as of Runs."""
+    runs = Runs(config, folder, together)
     for ranks in (1, 2, 4):
         for engine in engines_of(ranks):
             if engine == "plain":
@@ -347,8 +353,8 @@ Made by `python -m tools.contract --output DIR --page docs/matrix.md`, which mak
 names. Red cells are promises that are not kept. Each objective's debug config is trained for 20 steps at its peak
 learning rate, with fast teachers, weight decay and clipping. Numbers are the largest relative differences to one plain
 process: of the first gradient, of the whole update of weights and teachers, and of the moments; of any number of
-health, where those below 1e-3 count as that. Of the exported encoder it is the largest difference itself. The same list
-runs in `tests/contract`.
+health, where those below 1e-3 count as that. Of the exported encoder it is the largest difference itself.
+`tests/contract` runs the same list: a part of it in `make test`, the rest with `pytest -m slow tests/contract`.
 """
 
 
