@@ -19,8 +19,17 @@ class SyncBatchNorm(_BatchNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """The batch normalised; in evaluation by the running statistics."""
+        """The batch normalised; in evaluation by the running statistics.
+
+        Raises:
+            ValueError: one process has one value of each channel, which has no variance.
+        """
         if not self.training or not dist.is_initialized():
+            if self.training and input.numel() == input.shape[1]:
+                raise ValueError(
+                    "BatchNorm has nothing to compare a single row with: raise data.batch_size, or "
+                    "data.micro_batch_size if that is 1"
+                )
             return super().forward(input)
         axes = [0, *range(2, input.ndim)]
         values = input.float()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.distributed.batchnorm import SyncBatchNorm
 from src.models.build import build_encoder
 from src.models.config import EncoderConfig, ResNetConfig
 from src.models.drop_path import kept_branches
@@ -74,3 +75,10 @@ def test_tokens_of_padding_are_no_part_of_a_view():
         for row, length in enumerate([48, 48, 20, 48, 12]):
             alone = encoder(views[view][row : row + 1, :, :length]).mean(1)[0]
             torch.testing.assert_close(half[row], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_one_row_in_a_single_process_is_told_of_by_the_keys_that_give_more():
+    norm = SyncBatchNorm(3)
+    with pytest.raises(ValueError, match=r"raise data.batch_size, or data.micro_batch_size if that is 1"):
+        norm(torch.ones(1, 3))
+    assert norm(torch.ones(1, 3, 2)).shape == (1, 3, 2) and norm.eval()(torch.ones(1, 3)).shape == (1, 3)
