@@ -11,6 +11,7 @@ import torch
 from src.data.inputs import InputBatch, open_shards, preprocessing_of, sources_of
 from src.data.loader import Batch, Loader
 from src.data.shards import Shards
+from src.engines.engine import Engine
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
 from src.evaluation.pair import PairPart
@@ -66,8 +67,15 @@ def main(config: Config, run: TrainingRun) -> None:
     for step, batch in run.steps(engine, loader, monitor):
         losses = engine.forward_backward(step, batch)
         engine.step(step)
-        run.log(step, losses, partial(watch, step, batch))
+        run.log(step, losses, partial(measure, objective, engine, watch, step, batch))
     run.finish(engine, PairPart.of(model.text, model.ecg_head, model.text_head, tokenize))
+
+
+def measure(
+    objective: MECLIP, engine: Engine, watch: DuplicateWatch, step: int, batch: Sequence[Batch]
+) -> dict[str, float]:
+    """What metrics.jsonl has of a step beside its losses."""
+    return watch(step, batch) | objective.scale.told(engine.network("scale"))
 
 
 def refuse_what_says_nothing(config: Config, shards: Shards) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from src.data.batches.views import ViewBatch
 from src.data.inputs import open_shards, preprocessing_of, sources_of
 from src.data.loader import Loader
+from src.engines.engine import Engine
 from src.evaluation.encoder import EncoderPart
 from src.evaluation.monitor import Monitor
 from src.run.training import TrainingRun
@@ -32,5 +35,10 @@ def main(config: Config, run: TrainingRun) -> None:
     for step, batch in run.steps(engine, loader, monitor):
         losses = engine.forward_backward(step, batch)
         engine.step(step)
-        run.log(step, losses)
+        run.log(step, losses, partial(measure, model, engine) if config.loss.learn_temperature else None)
     run.finish(engine)
+
+
+def measure(model: SimCLR, engine: Engine) -> dict[str, float]:
+    """What metrics.jsonl has of a step beside its loss, where the temperature is learned."""
+    return model.scale.told(engine.network("scale"))

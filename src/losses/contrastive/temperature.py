@@ -6,6 +6,7 @@ Every parameter is a vector of one: FSDP2 and DeepSpeed take no scalars, and wha
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,6 +53,10 @@ class LogitScale(nn.Module):
         """The scale [1], between 1 and `highest`."""
         bounded: Tensor = _Bounded.apply(self.log_scale, 0.0, math.log(self.highest))
         return bounded.exp()
+
+    def told(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """The `temperature` for metrics.jsonl, from this module's weights as an engine gathers them."""
+        return {"temperature": math.exp(-weights["log_scale"].clamp(0.0, math.log(self.highest)).item())}
 
 
 class SigmoidScale(nn.Module):

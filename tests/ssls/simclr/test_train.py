@@ -1,13 +1,16 @@
 """Runs of SimCLR and BYOL as a user starts them."""
 
+import math
+
 import pytest
 
 from src.config import load_config
 from src.run.logs import LOGGER
 from ssls.objectives import schema_of
+from tests.commands import metrics
 from tests.config.record_reads import SHORT, experiment
 from tests.conftest import ROOT
-from tools.parity import discrepancies, train
+from tools.parity import STEPS, discrepancies, tensors_at, train
 
 WARNING = "warning: the model has BatchNorm, whose statistics are those of each of 2 micro-batches"
 
@@ -56,3 +59,7 @@ def test_two_ranks_with_micro_batches_of_two_train_as_one_process(tmp_path):
     one = train(config, root, tmp_path / "one", ["cpu"], words)
     found = discrepancies(one, train(config, root, tmp_path / "two", ["cpu"] * 2, [*words, "data.micro_batch_size=2"]))
     assert found.within, found
+    for name in ("one", "two"):
+        temperature = metrics(tmp_path / name)[-1]["temperature"]
+        learned = tensors_at(tmp_path / name, STEPS)["model", "scale.log_scale"]
+        assert temperature == pytest.approx(math.exp(-learned.item()), rel=1e-6) and abs(temperature - 0.1) > 1e-4
