@@ -35,7 +35,13 @@ ONE, TWO = (
     pytest.mark.parametrize("undisturbed", [ranks], ids=[name], indirect=True)
     for ranks, name in ((1, "one-rank"), (2, "two-ranks"))
 )
-SETTINGS = ["optimization.epochs=null", f"optimization.steps={STEPS}", f"checkpoint.every={EVERY}", "logging.every=1"]
+SETTINGS = [
+    "optimization.epochs=null",
+    f"optimization.steps={STEPS}",
+    f"checkpoint.every={EVERY}",
+    "logging.every=1",
+    "evaluation.every=null",  # those that are broken off are in test_stops_in_evaluation.py and test_takeover.py
+]
 
 
 def command(folder, shards, world_size, workers=0):
@@ -80,6 +86,12 @@ def starts(folder):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "undisturbed",
+    [pytest.param(1, marks=pytest.mark.slow), 2],
+    ids=["one-rank", "two-ranks"],
+    indirect=True,
+)
 def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_path):
     world_size, reference = undisturbed
     chance = random.Random(20 + world_size)
@@ -131,8 +143,8 @@ def test_three_ranks_continue_bit_identically(shards, tmp_path):
     "order",
     [
         ["data.mixture.other={root: SHARDS, split: train, weight: 0.5}", "data.window=1"],
-        ["data.balance=labels"],
-        ["data.balance=patients"],
+        pytest.param(["data.balance=labels"], marks=pytest.mark.slow),
+        pytest.param(["data.balance=patients"], marks=pytest.mark.slow),
         ["data.window=1", "data.lanes=4"],
     ],
     ids=["mixture", "labels", "patients", "lanes"],
@@ -160,7 +172,9 @@ def test_two_runs_fit_on_one_machine(undisturbed, shards, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("undisturbed", "target"), [(1, "tree"), (2, "launcher"), (2, "rank"), (2, "tree")], indirect=["undisturbed"]
+    ("undisturbed", "target"),
+    [pytest.param(1, "tree", marks=pytest.mark.slow), (2, "launcher"), (2, "rank"), (2, "tree")],
+    indirect=["undisturbed"],
 )
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(undisturbed, shards, tmp_path, target):
     world_size, reference = undisturbed
