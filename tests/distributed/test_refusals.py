@@ -36,7 +36,7 @@ DEBUG = ["--fname", "configs/jepa/ecg_debug.yaml", "--devices", "cpu"]
 
 
 def settings(folder, shards, *extra):
-    return ["--set", f"logging.folder={folder}", f"data.root={shards}", *extra]
+    return ["--set", f"logging.folder={folder}", f"data.root={shards}", "evaluation.every=null", *extra]
 
 
 def contents(folder):
@@ -211,7 +211,7 @@ def test_a_flipped_byte_in_a_shard_is_named(trained, tmp_path, workers):
     whole = bytearray(tar.read_bytes())
     whole[len(whole) // 3] ^= 4
     tar.write_bytes(whole)
-    none = ["data.broken=0", "evaluation.every=null", f"data.workers={workers}"]
+    none = ["data.broken=0", f"data.workers={workers}"]
     sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", *none))
     assert str(tar) in sentence and "damaged" in sentence and "data.broken allows 0" in sentence
 
@@ -222,7 +222,7 @@ def test_a_flipped_byte_ends_an_evaluation_whatever_training_skips(trained, tmp_
     whole = bytearray(tar.read_bytes())
     whole[len(whole) // 3] ^= 4
     tar.write_bytes(whole)
-    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", "data.broken=10"))
+    sentence = refuse(*DEBUG, *settings(tmp_path / "run", tmp_path / "shards", "data.broken=10", "evaluation.every=5"))
     assert f"{tar} is damaged at sample synthetic-" in sentence
 
 
