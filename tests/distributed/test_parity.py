@@ -21,6 +21,8 @@ from tools.parity import (
 )
 
 pytestmark = pytest.mark.distributed
+KINDS = ["ddp", "fsdp", "zero2"]
+"""Engines of which each adds up gradients in its own way."""
 FAULTS = ["ema_off", "weight_decay_off", "gradients_halved", "batch_doubled"]
 
 
@@ -67,9 +69,12 @@ def test_three_ranks_train_as_one_process_does(one_process, shards, tmp_path, en
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "engines", [KINDS, pytest.param(sorted({*ENGINES} - {*KINDS}), marks=pytest.mark.slow)], ids=["kinds", "others"]
+)
 @pytest.mark.timeout(300)
-def test_the_comparison_sees_a_seeded_fault_under_every_engine(one_process, shards, tmp_path, fault):
-    runs = {tmp_path / engine: words for engine, words in ENGINES.items()}
+def test_the_comparison_sees_a_seeded_fault_under_every_engine(one_process, shards, tmp_path, engines, fault):
+    runs = {tmp_path / engine: ENGINES[engine] for engine in engines}
     train_all(DEBUG, shards, runs, ["cpu", "cpu"], ["tests/distributed/faulty_main.py", "--fault", fault])
     for folder in runs:
         found = discrepancies(one_process, folder)
