@@ -98,6 +98,8 @@ CURVES = {
     "weight_decay": Measure("Weight decay", "", low=0.0),
     "momentum": Measure("Momentum of the teacher", ""),
     "grad_norm": Measure("Gradient norm, before clipping", "", low=0.0),
+    "temperature": Measure("Temperature, learned", ""),
+    "duplicate_text_rate": Measure("Equal reports in a batch", "", low=0.0, high=1.0),
     "skipped_steps": Measure("Steps skipped so far", "", low=0.0),
     "samples_per_second": Measure("Samples per second", "", low=0.0),
     "data_wait": Measure("Share of the time spent waiting for data", "", low=0.0),

@@ -19,6 +19,7 @@ from src.report import facts, probe
 from src.report.masked import BLOCKS
 from src.report.masks import mask_pictures
 from src.report.measures import in_order, score_title, significant
+from src.report.pair import pair_tables
 from src.report.plots import BUCKETS, Panel, embedding_map, is_long, principal_plane, run_colour
 from src.report.read import RANDOM, Embeddings, Labelled, RunData, read_run
 from src.report.training import alarm_list, curve_panels, health_panels, health_table, require_curves
@@ -92,6 +93,7 @@ def render(runs: Sequence[RunData], show_ecg: bool = True) -> str:
         probe_tests=_probe_tests(content["probe"]),
         row_words=probe.row_words,
         search_tables=probe.search_tables,
+        pairs=content.get("pair", []),
         masks=content["masks"],
         block_colours=BLOCKS,
         show_ecg=show_ecg,
@@ -104,6 +106,7 @@ TITLES = {
     "run": "What was run",
     "curves": "Curves",
     "probe": "Probe",
+    "pair": "ECGs and texts",
     "masks": "Masks",
     "embeddings": "Embeddings",
 }
@@ -116,9 +119,12 @@ def _sections(runs: Sequence[Labelled], show_ecg: bool) -> dict[str, list[RunPar
         "health": alarm_list,
         "curves": require_curves,
         "probe": _results,
+        "pair": pair_tables,
         "masks": partial(mask_pictures, show_ecg=show_ecg),
         "embeddings": _maps,
     }
+    if all(run.pair is None for _, _, run in runs):
+        del made["pair"]
     return {name: [_part(one, make) for one in runs] for name, make in made.items()}
 
 

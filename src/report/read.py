@@ -29,6 +29,8 @@ RANDOM = "random_init/"
 """Prefix of a health measure of the encoder before training."""
 SIGNS = ("config.yaml", "metrics.jsonl", "attempts", "health.jsonl", "results.json")
 """A folder with none of these is no run's."""
+PAIR = ("retrieval.json", "zero_shot.json")
+"""What is told of a pair of encoders."""
 LARGEST_HEADER = 2**26
 """Bytes; no safetensors header of an encoder is longer."""
 ABSOLUTE = re.compile(r"(?<![\w.~/:<])(?:~|\.\.)?/(?:[^\s/'\"<>|]+/)*([^\s/'\"<>|]+)")
@@ -91,6 +93,9 @@ class RunData:
     health: tuple[Health, ...] = ()
     results: Any = None
     """The JSON of results.json, unchecked."""
+    pair: dict[str, Any] | None = None
+    """The JSON of each retrieval.json and zero_shot.json in a folder of the run, by folder and name, unchecked; None
+    where the run leaves no pair of encoders."""
     embeddings: Embeddings | None = None
     parameters: int | None = None
     """Of the exported encoder."""
@@ -137,6 +142,7 @@ def read_run(root: Path) -> RunData:
         metrics=_metrics(folder.metrics, problems),
         health=_health(root / "health.jsonl", problems),
         results=_results(root / "results.json", problems),
+        pair=_pair(root, problems),
         embeddings=_embeddings(root / "embeddings.npz", problems),
         parameters=_parameters(folder.encoder / "model.safetensors"),
         written=_written(root),
@@ -319,6 +325,14 @@ def _health(path: Path, problems: dict[str, str]) -> tuple[Health, ...]:
 
 def _results(path: Path, problems: dict[str, str]) -> Any:
     return _json(path, problems)
+
+
+def _pair(root: Path, problems: dict[str, str]) -> dict[str, Any] | None:
+    if not (root / "text").is_dir():
+        return None
+    paths = [path for name in PAIR for path in sorted(root.glob(f"*/{name}"))]
+    found = {f"{path.parent.name}/{path.name}": _json(path, problems) for path in paths}
+    return {place: content for place, content in found.items() if content is not None}
 
 
 def _attempts(folder: Path, problems: dict[str, str]) -> tuple[Attempt, ...]:

@@ -20,6 +20,7 @@ from src.run.logs import LOGGER
 from ssls.objectives import schema_of
 from tests.commands import lines
 from tests.config.record_reads import experiment
+from tests.report.conftest import page_of
 from tools import retrieve, zero_shot
 
 DEBUG = Path(__file__).resolve().parents[2] / "configs" / "meclip" / "ecg_debug.yaml"
@@ -128,6 +129,27 @@ def test_prompts_tell_a_label_that_was_never_seen(folder, tmp_path, capsys):
     asked.write_text("labels:\n  slow: {positive: {en: [sinus bradycardia]}}\n")
     assert zero_shot.main([*given, "--prompts", str(asked)]) == 1
     assert "has no label slow; there is fast" in capsys.readouterr().err
+
+
+def test_the_report_has_the_tables_that_lie_in_the_run(folder, tmp_path):
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints")))
+    assert "Its pair has not been evaluated" in page_of(run)
+    given = ["--run", str(run), "--shards", str(folder / "shards"), "--split", "val", "--draws", "50"]
+    asked = tmp_path / "fast.yaml"
+    asked.write_text("labels:\n  fast: {positive: {en: [sinus tachycardia]}}\n")
+    assert retrieve.main([*given, "--output", str(run / "retrieval")]) == 0
+    assert zero_shot.main([*given, "--prompts", str(asked), "--output", str(run / "fast")]) == 0
+    page = page_of(run)
+    found = json.loads((run / "retrieval" / "retrieval.json").read_text())
+    for row in ("ecg_to_text", "ecg_to_text, constant answer", "text_to_ecg"):
+        assert row.replace("_", " ") in page and f"{found['rows'][row]['mrr']['value']:.3f}" in page
+    told = json.loads((run / "fast" / "zero_shot.json").read_text())
+    assert f"{told['scores']['zero_shot']['labels']['fast']['auroc']['value']:.3f}" in page
+    assert "Retrieval, retrieval" in page and "Labels from sentences, fast" in page
+    (run / "retrieval" / "retrieval.json").write_text("[]")
+    assert "retrieval/retrieval.json is not what its tool writes" in page_of(run)
+    shutil.rmtree(run / "text")
+    assert "ECGs and texts" not in page_of(run)
 
 
 def test_up_to_the_first_duplicate_the_three_modes_are_one_run(tmp_path):
