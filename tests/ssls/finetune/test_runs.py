@@ -2,17 +2,22 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from src.checkpoints.read import checkpoint_folders, open_checkpoint
+from src.config.load import load_config
 from src.evaluation.encoder import load_encoder
 from src.report.read import read_run
+from src.run.logs import LOGGER
+from ssls.objectives import schema_of
 from tests.commands import (
     FAULTY,
     health,
@@ -26,6 +31,7 @@ from tests.commands import (
     wait_for_lines,
     wait_until,
 )
+from tests.config.record_reads import experiment
 
 pytestmark = pytest.mark.distributed
 PATIENT = ("evaluation.every=2", "early_stopping.patience=3", "early_stopping.min_delta=1.0")
@@ -212,9 +218,12 @@ def test_a_run_that_goes_on_does_without_init_from(jepa, shards, tmp_path):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_does_not_fit_the_encoder_is_refused_in_one_sentence(jepa, shards, tmp_path, settings, words):
-    said = refuse(*command(tmp_path / "run", shards, "model.encoder=null", f"init_from={jepa}", *settings))
-    assert words in said and not (tmp_path / "run").exists(), said
+def test_what_does_not_fit_the_encoder_is_refused(jepa, shards, tmp_path, monkeypatch, settings, words):
+    monkeypatch.setattr(LOGGER, "handlers", [])
+    given = command(tmp_path / "run", shards, "model.encoder=null", f"init_from={jepa}", *settings)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        experiment(load_config(Path(given[1]), given[given.index("--set") + 1 :], schema_of), False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_encoder_that_is_not_there_is_named(shards, tmp_path):
