@@ -181,5 +181,10 @@ def health_table(runs: Sequence[Labelled]) -> HealthTable | None:
 
 
 def _health_title(key: str) -> str:
-    own = {"loss": "Training loss", MEAN_LOSS: "Loss of predicting the mean"}
+    own = {
+        "loss": "Training loss",
+        MEAN_LOSS: "Loss of predicting the mean",
+        "retrieval/ecgs": "ECGs with a report",
+        "retrieval/texts": "Different reports",
+    }
     return own.get(key) or (HEALTH[key].title if key in HEALTH else key.replace("_", " "))
