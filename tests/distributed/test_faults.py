@@ -124,7 +124,7 @@ def killed_after(step, folder, *words):
     process.communicate()
 
 
-@pytest.mark.parametrize(("first", "then"), [(1, 0), (0, 2)])
+@pytest.mark.parametrize(("first", "then"), [(1, 0), pytest.param(0, 2, marks=pytest.mark.slow)])
 def test_a_killed_run_with_broken_samples_goes_on_bit_identically(undisturbed, damaged, tmp_path, first, then):
     killed_after(6, tmp_path, *command(tmp_path, damaged, 1, f"data.workers={first}"))
     assert checkpoint_folders(tmp_path / "checkpoints")
@@ -190,7 +190,7 @@ def shards(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("whole") / "shards", [1] * 83 + [2])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGBUS, marks=pytest.mark.slow)])
 def test_a_dead_worker_ends_the_run_at_once_and_is_named(shards, tmp_path, number):
     process = endless(tmp_path, shards, 2, "data.workers=2")
     victim = workers_of(process, 1)[1]
@@ -210,7 +210,7 @@ def test_a_worker_that_is_stuck_ends_the_run_with_what_each_is_at(shards, tmp_pa
     assert f"worker 1 (process {workers[1].pid}) has been waiting for work for " in sentence
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_shards_that_vanish_in_mid_run_end_it_with_the_file_and_the_cause(shards, tmp_path, workers):
     shutil.copytree(shards, tmp_path / "shards")
     process = endless(tmp_path / "run", tmp_path / "shards", 2, f"data.workers={workers}")
@@ -236,7 +236,9 @@ def test_shards_that_come_back_are_read_on_as_if_nothing_had_been(shards, tmp_pa
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("sizes", [[40], [1, 1, 37, 1]], ids=["one-shard", "unequal"])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param([40], marks=pytest.mark.slow), [1, 1, 37, 1]], ids=["one-shard", "unequal"]
+)
 def test_four_ranks_make_equal_steps_of_any_shards(tmp_path, sizes):
     root = make_shards(tmp_path / "shards", sizes)
     succeed(*command(tmp_path / "four", root, 4, "optimization.steps=10"))

@@ -54,7 +54,7 @@ def shards(tmp_path_factory):
     return tmp_path_factory.mktemp("shards") / "debug"
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one-rank", "two-ranks"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids=["one-rank", "two-ranks"])
 def undisturbed(request, shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     succeed(*command(folder, shards, request.param))
@@ -218,7 +218,9 @@ def test_the_same_command_again_after_the_end_changes_nothing(undisturbed, shard
     assert metrics(reference) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_step_at_hand_and_leaves_nothing_running(shards, tmp_path, number):
     process = start(*command(tmp_path, shards, 2, workers=1), "checkpoint.every=1000", "optimization.steps=100000")
     wait_until(lambda: logged(tmp_path) > 2, 60, "training")

@@ -73,7 +73,7 @@ def start_ranks(words, world_size):
     ]
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_signal_before_the_program_stands_saves_its_first_step(undisturbed, shards, tmp_path, world_size):
     for rank in start_ranks(command(tmp_path, shards, 0, "data.workers=1"), world_size):
         _, err = rank.communicate(timeout=100)
@@ -89,7 +89,7 @@ def test_a_check_saves_nothing_and_ends_at_once(shards, tmp_path):
     assert rank.returncode == 128 + signal.SIGTERM and err == "stopped by SIGTERM\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
 def test_a_rank_of_a_probe_that_is_asked_to_stop_ends_its_job_with_a_line(undisturbed, shards, tmp_path, number):
     words = ["--fname", "configs/probe/ecg_debug.yaml", "--devices", "cpu", "cpu", "--set", f"data.root={shards}"]
     words += [f"init_from={undisturbed(1)}", f"logging.folder={tmp_path}", "--fault", "slow_fit"]
@@ -110,7 +110,7 @@ def send_all(pid, number):
     return everyone
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_of_a_job_spares_those_that_a_step_waits_for(undisturbed, shards, tmp_path, number):
     process = start(*command(tmp_path, shards, 1, "data.workers=1"), "--fault", "with_a_child", script=FAULTY)
     assert "a child is there\n" in iter(process.stdout.readline, "")

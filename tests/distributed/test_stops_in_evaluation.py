@@ -49,7 +49,7 @@ def equals(folder, reference):
     assert load_encoder(folder).sha256() == load_encoder(reference).sha256()
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_evaluation_that_a_stop_breaks_off_is_made_up_for(undisturbed, shards, tmp_path, world_size):
     reference = undisturbed(world_size)
     words = command(tmp_path, shards, world_size)
