@@ -169,6 +169,11 @@ def test_byol_is_trained_with_its_predictor_and_without(tmp_path, medssl_data, m
     assert kinds == {"predictor": "mlp", "none": "none"}
     for row in ("| with predictor |", "| without predictor |", "| random weights |"):
         assert row in table
+    columns = table.splitlines()[2].count("|")
+    assert all(line.count("|") == columns for line in table.splitlines()[2:7])
+    found = trial_collapse.projected(tmp_path / "none/seed-0", tmp_path / "shards")
+    assert -1 <= found[trial_collapse.COSINE] <= 1
+    assert f"{found[trial_collapse.COSINE]:.3g} to" in table
 
 
 @pytest.mark.distributed
