@@ -64,7 +64,7 @@ def main(config: Config, run: TrainingRun) -> None:
     shards, start = open_start(run, config.data, config.model.encoder)
     tokenize = tokenizer_of(run, config.model.tokenizer, shards)
     held_out = open_reports(config, start)
-    if run.ranks.first:
+    if run.ranks.first and config.tests:
         refuse_known_patients(held_out, reports_of(shards, start.preprocessing))
     loader = Loader(
         config.data, sources_of(config.data, shards), Collate(config, start, tokenize), run.ranks, config.seed
