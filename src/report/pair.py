@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from src.report.measures import score_title
-from src.report.probe import Cell, ScoreTable, Table, score_table, shown, skipped_words
+from src.report.probe import Cell, ScoreTable, Table, many, score_table, shown, skipped_words
 from src.report.read import RunData
 
 FALLING = ("median_rank",)
@@ -80,9 +80,9 @@ def _zero_shot(place: str, content: Any) -> PairTable:
     rows = []
     for scores in found.scores.values():
         rows.append((["all labels, averaged", ""], scores.macro))
-        rows += [([name, f"{found.positives.get(name, 0):,}"], cells) for name, cells in scores.labels.items()]
+        rows += [([name, many(found.positives.get(name))], cells) for name, cells in scores.labels.items()]
     skipped = skipped_words(found)
-    note = "No labelled record was seen, and none has chosen a threshold."
+    note = "No threshold is told, since no labelled record has chosen one."
     note += f" Without a score: {'; '.join(skipped)}." if skipped else ""
     return PairTable(f"Labels from sentences, {_folder(place)}", note, ["Label", "Positives"], score_table(rows))
 

@@ -219,8 +219,7 @@ def label_tables(table: Table) -> list[tuple[str, ScoreTable]]:
         rows = []
         for label in labels_of(table):
             cells = [shown(row.labels.get(label, {}).get(metric)) for row in table.scores.values()]
-            count = table.positives.get(label)
-            rows.append(([label, "" if count is None else f"{count:,}"], cells))
+            rows.append(([label, many(table.positives.get(label))], cells))
         tables.append((score_title(metric), ScoreTable(list(table.scores), rows)))
     return tables
 
@@ -229,7 +228,7 @@ def group_table(groups: Mapping[str, Table]) -> ScoreTable:
     """Macro scores of each row in each group."""
     return score_table(
         (
-            ([group, _many(table.records), _many(table.patients), row], scores.macro)
+            ([group, many(table.records), many(table.patients), row], scores.macro)
             for group, table in groups.items()
             for row, scores in (table.scores or {"not scored": Scores()}).items()
         ),
@@ -237,7 +236,8 @@ def group_table(groups: Mapping[str, Table]) -> ScoreTable:
     )
 
 
-def _many(count: int | None) -> str:
+def many(count: int | None) -> str:
+    """A count as text, nothing where it is not known."""
     return "" if count is None else f"{count:,}"
 
 

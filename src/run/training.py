@@ -235,6 +235,7 @@ class TrainingRun(Run):
         path = broadcast_object(self._find_checkpoint(loader) if self.ranks.first else None)
         checkpoint = None if path is None else Checkpoint(path, read_manifest(path))
         if checkpoint is not None:
+            self._compare_grounds(checkpoint)
             self._saved = checkpoint.manifest.step
         if monitor.every is not None:
             self._owed = self._owed_by(checkpoint, monitor)
@@ -243,7 +244,6 @@ class TrainingRun(Run):
                     self.say(f"warning: {monitor.note}")
                 monitor.baseline(engine, partial(self._alive, EVALUATION, self._saved))
         if checkpoint is not None:
-            self._compare_grounds(checkpoint)
             engine.load(checkpoint)
             loader.broken.load(checkpoint.state.get("broken", []))
             if monitor.best is not None and "best" in checkpoint.state:
