@@ -1,9 +1,13 @@
 """What tests of several rooms share."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from src.distributed.processes import STOPS, unblock_stops
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for a busy core took 6 times the time
 
@@ -38,6 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start processes first: they are long, and the last ones to end should be short."""
     long = {item.path for item in items if item.get_closest_marker("distributed") or item.get_closest_marker("slurm")}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Training in a test's own process leaves signals blocked, which whatever a later test starts would inherit."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    unblock_stops()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.config.experiment import ExperimentConfig, RunConfig
-from src.distributed.processes import STOPS
+from src.distributed.processes import STOPS, unblock_stops
 from src.distributed.variables import DEVICE, FAILURES, LAUNCHER, QUIET, STORE_SOCKET
 from src.run.failure import describe_hang, first_failure, hung_ranks, tell_stands
 
@@ -93,6 +93,7 @@ def launch(devices: Sequence[str]) -> int:
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, lambda received, _: stopped.append(received))
+    unblock_stops()  # who started this may have blocked them, which is inherited: it would be deaf
     with tempfile.TemporaryDirectory(prefix="medssl-") as folder, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(len(devices) + 8)

@@ -20,6 +20,7 @@ from tests.commands import (
     audit,
     debug_run,
     descendants,
+    environment,
     logged,
     metrics,
     same_tensors,
@@ -81,6 +82,21 @@ def test_a_signal_before_the_program_stands_saves_its_first_step(undisturbed, sh
     assert saved(tmp_path) == 1
     succeed(*command(tmp_path, shards, world_size))
     assert equal(tmp_path, undisturbed(world_size))
+
+
+def test_a_launcher_that_was_started_with_signals_blocked_hears_them(shards, tmp_path):
+    words = command(tmp_path, shards, 2)
+    blocked = subprocess.run(
+        [sys.executable, "main.py", *words],
+        cwd=ROOT,
+        env=environment(),
+        preexec_fn=signalled_before_it_begins,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert blocked.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM" in blocked.stderr, blocked
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_check_saves_nothing_and_ends_at_once(shards, tmp_path):

@@ -158,7 +158,7 @@ def test_an_export_that_fails_leaves_the_older_whole(made, exported, monkeypatch
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "sync", full)
+    monkeypatch.setattr("src.files.sync", full)
     with pytest.raises(OSError, match="no space left"):
         export_encoder(exported, random_encoder(made, 1).network.state_dict(), EncoderPart("x", CONFIG, PREPROCESSING))
     monkeypatch.undo()
