@@ -80,11 +80,12 @@ def _retrieval(folders: list[Path]) -> str:
         for name, of_queries in metrics.items():
             cells = with_intervals(of_queries, owner_N, patients)
             lines.append(f"| {name} | {' | '.join(cell_text(cells[metric]) for metric in TOLD)} |")
-        for mode in MODES[1:]:
-            apart = {name: metrics[mode][name] - metrics[MODES[0]][name] for name in metrics[mode] if name != "rank"}
+        compared = [(mode, MODES[0]) for mode in MODES[1:]] + [(mode, CONSTANT) for mode in MODES if CONSTANT in names]
+        for one, other in compared:
+            apart = {name: metrics[one][name] - metrics[other][name] for name in metrics[one] if name != "rank"}
             cells = with_intervals(apart, owner_N, patients)
             told = [cell_text(cells[metric]) if metric in cells else "" for metric in TOLD]
-            lines.append(f"| {mode} - {MODES[0]} | {' | '.join(told)} |")
+            lines.append(f"| {one} - {other} | {' | '.join(told)} |")
     return "\n".join(lines)
 
 
