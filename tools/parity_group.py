@@ -14,12 +14,10 @@ from typing import Any
 
 from src.config.load import load_config
 from src.distributed.processes import die_with_parent
-from src.distributed.ranks import join
 from src.distributed.variables import LAUNCHER
 from src.run.failure import record_failure
 from src.run.launch import check_devices, in_rank, launch
 from src.run.logs import LOGGER
-from src.run.rank import make_run
 from ssls.objectives import schema_of
 
 
@@ -36,6 +34,9 @@ def train_here(task: dict[str, Any]) -> None:
 
 
 def _train(task: dict[str, Any]) -> None:
+    from src.distributed.ranks import join  # torch, which the launcher does without
+    from src.run.rank import make_run
+
     ranks = join(load_config(Path(task["fname"]), task["runs"][0], schema_of).engine.timeout)
     for words in task["runs"]:
         config = load_config(Path(task["fname"]), words, schema_of)

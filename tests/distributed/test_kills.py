@@ -87,17 +87,16 @@ def starts(folder):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "undisturbed",
-    [pytest.param(1, marks=pytest.mark.slow), 2],
-    ids=["one-rank", "two-ranks"],
-    indirect=True,
+    ("undisturbed", "kills"),
+    [(2, 4), pytest.param(2, 10, marks=pytest.mark.slow), pytest.param(1, 10, marks=pytest.mark.slow)],
+    indirect=["undisturbed"],
 )
-def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_path):
+def test_kills_at_random_moments_change_nothing(undisturbed, kills, shards, tmp_path):
     world_size, reference = undisturbed
     chance = random.Random(20 + world_size)
     random.seed(world_size)
     reached = [0]
-    for number, moment in enumerate(sorted(chance.sample(range(1, STEPS - 2), 10))):
+    for number, moment in enumerate(sorted(chance.sample(range(1, STEPS - 2), kills))):
         process = start(*command(tmp_path, shards, world_size, workers=number % 2))
         wait_for_lines(process, tmp_path, moment)
         time.sleep(chance.uniform(0, 0.02))
@@ -105,7 +104,7 @@ def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_pat
         reached.append(logged(tmp_path))
     succeed(*command(tmp_path, shards, world_size))
     begun = starts(tmp_path)
-    assert len(begun) == 11
+    assert len(begun) == kills + 1
     for first, before in zip(begun, reached, strict=True):  # each goes on from the last checkpoint that was complete
         assert EVERY * ((before - 1) // EVERY) <= first <= before, (begun, reached)
     assert metrics(tmp_path) == metrics(reference)
@@ -113,6 +112,7 @@ def test_ten_kills_at_random_moments_change_nothing(undisturbed, shards, tmp_pat
     assert same_tensors(tmp_path, reference)
 
 
+@pytest.mark.slow
 def test_a_rank_of_two_threads_continues_bit_identically(shards, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     steps = ["optimization.steps=12"]
@@ -142,7 +142,9 @@ def test_three_ranks_continue_bit_identically(shards, tmp_path):
 @pytest.mark.parametrize(
     "order",
     [
-        ["data.mixture.other={root: SHARDS, split: train, weight: 0.5}", "data.window=1"],
+        pytest.param(
+            ["data.mixture.other={root: SHARDS, split: train, weight: 0.5}", "data.window=1"], marks=pytest.mark.slow
+        ),
         pytest.param(["data.balance=labels"], marks=pytest.mark.slow),
         pytest.param(["data.balance=patients"], marks=pytest.mark.slow),
         ["data.window=1", "data.lanes=4"],
@@ -173,7 +175,10 @@ def test_two_runs_fit_on_one_machine(undisturbed, shards, tmp_path):
 
 @pytest.mark.parametrize(
     ("undisturbed", "target"),
-    [pytest.param(1, "tree", marks=pytest.mark.slow), (2, "launcher"), (2, "rank"), (2, "tree")],
+    [
+        (2, "tree"),
+        *(pytest.param(*which, marks=pytest.mark.slow) for which in ((1, "tree"), (2, "launcher"), (2, "rank"))),
+    ],
     indirect=["undisturbed"],
 )
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_one_whole(undisturbed, shards, tmp_path, target):

@@ -23,7 +23,10 @@ from tools.parity import (
 pytestmark = pytest.mark.distributed
 KINDS = ["ddp", "fsdp", "zero2"]
 """Engines of which each adds up gradients in its own way."""
-FAULTS = ["ema_off", "weight_decay_off", "gradients_halved", "batch_doubled"]
+FAULTS = [
+    *("ema_off", "batch_doubled"),
+    *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("weight_decay_off", "gradients_halved")),
+]
 
 
 @pytest.fixture(scope="module")

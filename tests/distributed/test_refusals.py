@@ -155,7 +155,7 @@ def test_a_run_killed_before_its_first_checkpoint_may_save_more_often(trained, t
     assert metrics(tmp_path) == metrics(trained / "run")
 
 
-SHARING = ["ddp", "fsdp", pytest.param("zero1", marks=pytest.mark.slow), "zero3"]
+SHARING = ["fsdp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp", "zero1", "zero3"))]
 
 
 @pytest.mark.parametrize("engine", SHARING)
@@ -166,7 +166,14 @@ def test_weights_of_another_size_are_refused_by_name_under_every_engine(trained,
 
 
 @pytest.mark.parametrize(
-    ("engine", "how"), [("ddp", "byte"), ("fsdp", "byte"), ("zero3", "byte"), ("fsdp", "file")]
+    ("engine", "how"),
+    [
+        ("zero3", "byte"),
+        *(
+            pytest.param(*which, marks=pytest.mark.slow)
+            for which in (("ddp", "byte"), ("fsdp", "byte"), ("fsdp", "file"))
+        ),
+    ],
 )  # a file that is missing is found before any engine reads
 def test_a_damaged_checkpoint_is_named_under_every_engine(copy, trained, engine, how):
     damaged = [damage(folder, how) for folder in checkpoint_folders(copy / "checkpoints")]
@@ -204,7 +211,7 @@ def test_two_runs_into_one_folder_are_refused_and_the_first_goes_on(trained, tmp
         first.communicate()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_flipped_byte_in_a_shard_is_named(trained, tmp_path, workers):
     shutil.copytree(trained / "shards", tmp_path / "shards")
     tar = next((tmp_path / "shards").glob("train-*.tar"))
@@ -301,7 +308,7 @@ def test_a_missing_config_file_is_named():
     assert "configs/none.yaml" in refuse("--fname", "configs/none.yaml")
 
 
-@pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
+@pytest.mark.parametrize("devices", [pytest.param(["cpu"], marks=pytest.mark.slow), ["cpu", "cpu"]])
 def test_check_says_what_would_run_and_leaves_the_run_folder_alone(trained, tmp_path, devices):
     words = ["--fname", "configs/jepa/ecg_debug.yaml", "--check", "--devices", *devices]
     out = succeed(*words, *settings(tmp_path / "run", trained / "shards"))
