@@ -154,7 +154,8 @@ def test_what_is_kept_is_seen():
             kept[-1].write(bytes(1 << 23))
             yield None
 
-    assert growth_of(epochs_of(hoarding(), 8)) > 0.1
+    epochs = epochs_of(hoarding(), 8)
+    assert growth_of(epochs) > 0.5 * 3 * 8 * (1 << 23) / 1e6 / epochs[4], "half of what three epochs keep"
 
 
 def test_growth_compares_epochs_that_do_not_overlap(capsys):
