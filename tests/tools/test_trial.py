@@ -196,6 +196,7 @@ def test_meclip_tells_retrieval_and_the_probe_of_each_way_with_duplicates(tmp_pa
     for fold in range(2):
         reports = [line["report"] for line in csv.DictReader((tmp_path / f"fold-{fold}/records.csv").open())]
         assert len(reports) == 500
+    assert trial_text.meclip(words) == table, "a finished trial is read, not run again"
 
 
 def test_without_the_records_it_is_told_in_one_sentence(tmp_path, capsys):
